@@ -1,0 +1,45 @@
+import type { PgError } from '../runtime/errors.ts';
+import type { Gid, LogIndex } from '../runtime/ids.ts';
+
+/**
+ * What a session needs from the rest of the program. The composition root implements these over the commit core, the
+ * simulator and the session's own tests over stand-ins.
+ */
+
+/** The end of one coordinated transaction, as its client must be told. */
+export type CommitOutcome =
+  | { readonly type: 'committed'; readonly index: LogIndex }
+  /** Rolled back on every node; the error is ready to be sent. */
+  | { readonly type: 'aborted'; readonly error: PgError }
+  /** The decision could not be learned; the error is 08007 with the gid in DETAIL. */
+  | { readonly type: 'unknown'; readonly error: PgError };
+
+/** `on`: decided, prepared everywhere, committed here. `remote_apply`: committed on every member. */
+export type CommitLevel = 'on' | 'remote_apply';
+
+/** A client's transaction that another node's transaction may have to overrule. */
+export interface ConflictVictim {
+  /**
+   * Rolls back the transaction in progress, if it is not being prepared yet, and lets the client find `error` as the
+   * answer to its current or next statement. Idempotent; does nothing when no transaction is open.
+   */
+  abort(error: PgError): void;
+}
+
+export interface Commits {
+  /** Undefined when writes can be coordinated now; otherwise why not, ready to be sent (57P03-like). */
+  refusal(): PgError | undefined;
+  /** Names a transaction that is about to be asked whether it wrote. A name that is not used after all costs nothing. */
+  allocate(database: string): Gid;
+  /**
+   * To be called when PREPARE TRANSACTION is sent. From then on only the coordinator decides.
+   * `prepared` must be called with the server's answer: undefined on success. The promise never rejects.
+   */
+  begin(gid: Gid, level: CommitLevel): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> };
+}
+
+/** Sessions by the process id of their server connection, so that the blocker of a replay can be found. */
+export interface VictimRegistry {
+  add(backendPid: number, victim: ConflictVictim): void;
+  remove(backendPid: number): void;
+}
