@@ -1,0 +1,42 @@
+/**
+ * The value of every setting that may be left out, in the form in which it is written in the configuration file.
+ * `config.example.yaml` shows the same values; a test compares the two.
+ */
+export const DEFAULTS = {
+  /** Where Debian's packages put the state of a service. */
+  data_dir: '/var/lib/pgmm',
+  /** Clients: next to PostgreSQL's own 5432, and where a pooler would be expected. */
+  listen: { host: '0.0.0.0', port: 6432 },
+  /** Peers must reach each other, so not loopback. */
+  peer_listen: { host: '0.0.0.0', port: 6433 },
+  /** Status and metrics ask for no password, so loopback only. */
+  admin: { host: '127.0.0.1', port: 6434 },
+  /** A Unix-domain socket saves about 2 µs of system time per statement compared with TCP. */
+  postgres: { host: '/var/run/postgresql', port: 5432, user: 'postgres', database: 'postgres', ssl: 'disable' },
+  databases: ['postgres'],
+  /** Twenty heartbeats have to be lost in a row before a node is given up, so a pause for garbage is no failure. */
+  heartbeat: { interval: '100ms', timeout: '2s' },
+  /** Five heartbeats; a new leader is usually found within a second. */
+  election: { timeout: '500ms' },
+  /** Long enough for the replay of a large transaction, short enough that one hung node is out in seconds. */
+  member: { vote_timeout: '10s' },
+  commit: { order: 'strict', decision_timeout: '30s' },
+  /**
+   * Sessions: the replay of concurrent transactions shares fsyncs, and beyond eight little is gained. Statements: one
+   * per table and kind of change, on every session. Waiting: a replay rarely takes 10 ms unless something blocks it.
+   */
+  apply: { sessions: 8, statement_cache: 200, conflict_check_after: '10ms' },
+  spool: { memory: '64MB', inline: '256kB' },
+  /** Room to grow to sixteen nodes without touching a sequence again; a smallint sequence keeps 2,047 values a node. */
+  sequences: { stride: 16 },
+  /**
+   * Connections: PostgreSQL's own default of 100, less three reserved ones, eight apply sessions and the proxy's others.
+   * Startup: PostgreSQL's own authentication_timeout.
+   */
+  session: { max_connections: 80, retry_buffer: '64kB', statement_cache: 5000, startup_timeout: '60s' },
+  /** As large as a segment of PostgreSQL's WAL; 100,000 commits are a few megabytes. */
+  raft: { segment_size: '16MB', retain_entries: 100_000 },
+  /** A vanished machine is noticed in about 16 s, instead of the two hours of most systems. */
+  keepalive: { idle: '10s', interval: '2s', count: 3, user_timeout: '16s' },
+  log: { level: 'info' },
+} as const;

@@ -1,0 +1,113 @@
+import type { FileConfig } from './schema.ts';
+
+/** Something wrong with a setting, at its path in the file: `['nodes', 1, 'id']`. */
+export interface Complaint {
+  readonly path: readonly PropertyKey[];
+  readonly message: string;
+}
+
+/** What no setting can tell alone. Runs only on settings that are each right by themselves. */
+export function crossCheck(config: FileConfig): Complaint[] {
+  return [
+    ...checkNodes(config),
+    ...checkSecrets(config),
+    ...checkListeners(config),
+    ...checkTimes(config),
+    ...checkDatabases(config),
+    ...checkSpool(config),
+  ];
+}
+
+function checkNodes({ node, nodes, sequences }: FileConfig): Complaint[] {
+  const complaints: Complaint[] = [];
+  if (!nodes.some(({ id }) => id === node)) {
+    const ids = nodes.map(({ id }) => id).join(', ');
+    complaints.push({ path: ['node'], message: `expected the id of an entry of nodes (${ids}), got ${node}` });
+  }
+  const ids = new Map<number, number>();
+  const peers = new Map<string, number>();
+  nodes.forEach((entry, index) => {
+    const path = ['nodes', index];
+    const peer = `${entry.peer.host}:${entry.peer.port}`;
+    const [sameId, samePeer] = [ids.get(entry.id), peers.get(peer)];
+    if (sameId !== undefined)
+      complaints.push({ path: [...path, 'id'], message: `expected an id of its own, got that of nodes[${sameId}]` });
+    if (samePeer !== undefined)
+      complaints.push({
+        path: [...path, 'peer'],
+        message: `expected an address of its own, got that of nodes[${samePeer}]`,
+      });
+    if (entry.id > sequences.stride) {
+      const message = `expected at most sequences.stride (${sequences.stride}), got ${entry.id}: there would be no sequence values for this node`;
+      complaints.push({ path: [...path, 'id'], message });
+    }
+    ids.set(entry.id, sameId ?? index);
+    peers.set(peer, samePeer ?? index);
+  });
+  return complaints;
+}
+
+function checkSecrets({ cluster, postgres }: FileConfig): Complaint[] {
+  const complaints: Complaint[] = [];
+  if (cluster.secret === undefined && cluster.secret_file === undefined) {
+    complaints.push({
+      path: ['cluster', 'secret'],
+      message: 'is required, or secret_file: expected at least 16 characters',
+    });
+  }
+  if (cluster.secret !== undefined && cluster.secret_file !== undefined) {
+    complaints.push({ path: ['cluster', 'secret_file'], message: 'expected either secret or secret_file, got both' });
+  }
+  if (postgres.password !== undefined && postgres.password_file !== undefined) {
+    complaints.push({
+      path: ['postgres', 'password_file'],
+      message: 'expected either password or password_file, got both',
+    });
+  }
+  return complaints;
+}
+
+const WILDCARDS = new Set(['0.0.0.0', '::', '*']);
+
+function checkListeners(config: FileConfig): Complaint[] {
+  const names = ['listen', 'peer_listen', 'admin'] as const;
+  return names.flatMap((name, index) =>
+    names.slice(0, index).flatMap((earlier) => {
+      const [a, b] = [config[name], config[earlier]];
+      if (a.port !== b.port) return [];
+      if (a.host !== b.host && !WILDCARDS.has(a.host) && !WILDCARDS.has(b.host)) return [];
+      return [{ path: [name, 'port'], message: `expected a port other than that of ${earlier}, got ${a.port}` }];
+    }),
+  );
+}
+
+function checkTimes({ heartbeat, election }: FileConfig): Complaint[] {
+  const complaints: Complaint[] = [];
+  if (heartbeat.timeout < 3 * heartbeat.interval) {
+    const message = `expected at least three times heartbeat.interval (${heartbeat.interval}ms), got ${heartbeat.timeout}ms`;
+    complaints.push({ path: ['heartbeat', 'timeout'], message });
+  }
+  if (election.timeout < 2 * heartbeat.interval) {
+    const message = `expected at least twice heartbeat.interval (${heartbeat.interval}ms), got ${election.timeout}ms`;
+    complaints.push({ path: ['election', 'timeout'], message });
+  }
+  return complaints;
+}
+
+function checkDatabases({ databases }: FileConfig): Complaint[] {
+  return databases.flatMap((name, index) =>
+    databases.indexOf(name) === index
+      ? []
+      : [{ path: ['databases', index], message: `expected every database once, got "${name}" again` }],
+  );
+}
+
+function checkSpool({ spool }: FileConfig): Complaint[] {
+  if (spool.inline <= spool.memory) return [];
+  return [
+    {
+      path: ['spool', 'inline'],
+      message: `expected at most spool.memory (${spool.memory} bytes), got ${spool.inline} bytes`,
+    },
+  ];
+}
