@@ -1,0 +1,383 @@
+import { comparePriority, parseGid, type GidParts } from '../gid.ts';
+import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { ErrorReport, Members, Rejection } from './types.ts';
+import * as reports from './reports.ts';
+
+/**
+ * The coordinator of a node's own transactions: from the moment PREPARE TRANSACTION is sent until the client is answered.
+ *
+ *   preparing ──prepared──▶ collecting ──all votes──▶ proposing ──decided──▶ decided ──▶ (gone)
+ *        └────────┴── a no vote, a conflict ──▶ aborting ──rolled back──▶ (gone)
+ *
+ * A transaction that is not proposed may be rolled back at will. Once proposed, only the log decides: it is proposed again
+ * to every new leader until COMMIT(gid) or the end of its epoch stands in the log (I6).
+ */
+export type CoordinatorEvent =
+  | {
+      readonly type: 'begin';
+      readonly gid: Gid;
+      readonly database: string;
+      /** `remote_apply`: the client waits for every member's commit. */
+      readonly everywhere: boolean;
+      /** Monotonic milliseconds, as in `tick`. */
+      readonly now: number;
+    }
+  | { readonly type: 'prepared'; readonly gid: Gid; readonly now: number }
+  /** A member is still replaying this transaction and gets on with it: its vote is late, not lost. */
+  | { readonly type: 'progress'; readonly gid: Gid; readonly now: number }
+  /** The server refused PREPARE: nothing is left of the transaction. */
+  | { readonly type: 'prepare-failed'; readonly gid: Gid; readonly error: ErrorReport }
+  /** The connection broke: it may or may not be prepared, so it is rolled back if it's there. */
+  | { readonly type: 'prepare-unknown'; readonly gid: Gid; readonly error: ErrorReport }
+  | { readonly type: 'vote'; readonly gid: Gid; readonly node: NodeId; readonly epoch: Epoch; readonly error?: ErrorReport | undefined }
+  /** Ask for the transaction to give way; refused silently once it is proposed. */
+  | { readonly type: 'abort'; readonly gid: Gid; readonly error: ErrorReport }
+  /** A replay of `by` waits here, or elsewhere, for `gid`: the younger of them has to go. */
+  | { readonly type: 'contended'; readonly gid: Gid; readonly by: Gid; readonly table?: string | undefined }
+  | { readonly type: 'rolled-back'; readonly gid: Gid }
+  /** The members after the applied entries; sent on every change. */
+  | { readonly type: 'members'; readonly members: Members }
+  /** A leader that accepts proposals; undefined while there is none. */
+  | { readonly type: 'leader'; readonly leader: { readonly node: NodeId; readonly term: number } | undefined }
+  | { readonly type: 'rejected'; readonly gid: Gid; readonly term: number; readonly reason: Rejection }
+  | { readonly type: 'decided'; readonly gid: Gid; readonly index: LogIndex }
+  /** Everything up to `index` is committed in that node's PostgreSQL. */
+  | { readonly type: 'committed'; readonly node: NodeId; readonly index: LogIndex }
+  | { readonly type: 'tick'; readonly now: number };
+
+export type CoordinatorEffect =
+  | {
+      readonly type: 'propose';
+      readonly gid: Gid;
+      readonly database: string;
+      readonly to: NodeId;
+      readonly term: number;
+      readonly votes: readonly (readonly [NodeId, Epoch])[];
+      readonly lowSequence: number;
+      readonly notify: boolean;
+    }
+  /** Tell every peer that the transaction is over without a COMMIT entry. */
+  | { readonly type: 'tell-aborted'; readonly gid: Gid }
+  | { readonly type: 'rollback-prepared'; readonly gid: Gid; readonly database: string }
+  | { readonly type: 'answer'; readonly gid: Gid; readonly outcome: CoordinatorOutcome }
+  /** Send the transaction to this member (again): it was admitted after the changes were first sent. */
+  | { readonly type: 'announce'; readonly gid: Gid; readonly to: NodeId }
+  /** This member's vote does not come: it should be excluded. */
+  | { readonly type: 'suspect'; readonly node: NodeId; readonly epoch: Epoch; readonly gid: Gid }
+  /** Nothing will be asked about the transaction's changes any more. */
+  | { readonly type: 'release'; readonly gid: Gid };
+
+export type CoordinatorOutcome =
+  | { readonly type: 'committed'; readonly index: LogIndex }
+  | { readonly type: 'aborted'; readonly error: ErrorReport }
+  | { readonly type: 'unknown'; readonly error: ErrorReport };
+
+type Phase = 'preparing' | 'collecting' | 'proposing' | 'decided' | 'aborting';
+
+interface Transaction {
+  readonly gid: Gid;
+  readonly parts: GidParts;
+  readonly database: string;
+  readonly everywhere: boolean;
+  readonly votes: Map<NodeId, Epoch>;
+  phase: Phase;
+  prepared: boolean;
+  since: number;
+  begun: number;
+  suspected: boolean;
+  answered: boolean;
+  index: LogIndex;
+  error: ErrorReport | undefined;
+}
+
+export interface CoordinatorSettings {
+  readonly self: NodeId;
+  /** Milliseconds after which a member that has not voted is suspected. */
+  readonly voteTimeout: number;
+  /** Milliseconds after which a client is told that the outcome is unknown, or refused if nothing was proposed. */
+  readonly decisionTimeout: number;
+}
+
+export class Coordinator {
+  readonly #settings: CoordinatorSettings;
+  readonly #transactions = new Map<Gid, Transaction>();
+  readonly #committed = new Map<NodeId, LogIndex>();
+  #members: Members = new Map();
+  #leader: { readonly node: NodeId; readonly term: number } | undefined;
+  #effects: CoordinatorEffect[] = [];
+
+  constructor(settings: CoordinatorSettings) {
+    this.#settings = settings;
+  }
+
+  /** For operators: what is under way, and what each transaction waits for. */
+  list(): readonly { gid: Gid; database: string; phase: Phase; begun: number; waitsFor: string }[] {
+    return [...this.#transactions.values()].map((t) => ({
+      gid: t.gid,
+      database: t.database,
+      phase: t.phase,
+      begun: t.begun,
+      waitsFor: this.#waitsFor(t),
+    }));
+  }
+
+  has(gid: Gid): boolean {
+    return this.#transactions.has(gid);
+  }
+
+  /** Whether the transaction may still be rolled back, or has been. */
+  isUndecided(gid: Gid): boolean {
+    const transaction = this.#transactions.get(gid);
+    return transaction !== undefined && transaction.phase !== 'decided' && transaction.phase !== 'aborting';
+  }
+
+  step(event: CoordinatorEvent): readonly CoordinatorEffect[] {
+    this.#effects = [];
+    this.#dispatch(event);
+    return this.#effects;
+  }
+
+  #dispatch(event: CoordinatorEvent): void {
+    switch (event.type) {
+      case 'begin':
+        return this.#begin(event);
+      case 'members':
+        return this.#onMembers(event.members);
+      case 'leader':
+        this.#leader = event.leader;
+        for (const t of this.#transactions.values()) this.#advance(t, true);
+        return;
+      case 'committed':
+        return this.#onCommitted(event.node, event.index);
+      case 'tick':
+        for (const t of this.#transactions.values()) this.#onTick(t, event.now);
+        return;
+      default: {
+        const transaction = this.#transactions.get(event.gid);
+        if (transaction !== undefined) this.#dispatchTo(transaction, event);
+      }
+    }
+  }
+
+  #dispatchTo(t: Transaction, event: Exclude<CoordinatorEvent, { type: 'begin' | 'members' | 'leader' | 'committed' | 'tick' }>): void {
+    switch (event.type) {
+      case 'prepared':
+        t.prepared = true;
+        t.since = event.now;
+        if (t.phase === 'aborting') this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
+        else t.phase = 'collecting';
+        return this.#advance(t, false);
+      case 'progress':
+        t.since = event.now;
+        return;
+      case 'prepare-failed':
+        // Peers can have heard of it only if the server prepared it, so there is nobody to tell.
+        this.#answer(t, { type: 'aborted', error: t.error ?? event.error });
+        return this.#forget(t);
+      case 'prepare-unknown':
+        t.prepared = true;
+        return t.phase === 'aborting'
+          ? this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database })
+          : this.#abort(t, event.error);
+      case 'vote':
+        return this.#onVote(t, event.node, event.epoch, event.error);
+      case 'abort':
+        return this.#abort(t, event.error);
+      case 'contended':
+        return this.#onContended(t, event.by, event.table);
+      case 'rolled-back':
+        if (t.phase !== 'aborting') throw new Error(`${t.gid} was rolled back while ${t.phase}`);
+        this.#answer(t, { type: 'aborted', error: t.error ?? reports.aborted(t.gid) });
+        return this.#forget(t);
+      case 'rejected':
+        return this.#onRejected(t, event.term, event.reason);
+      case 'decided':
+        return this.#onDecided(t, event.index);
+    }
+  }
+
+  #begin(event: Extract<CoordinatorEvent, { type: 'begin' }>): void {
+    const parts = parseGid(event.gid);
+    if (parts === undefined || this.#transactions.has(event.gid)) throw new Error(`cannot begin ${event.gid}`);
+    const { gid, database, everywhere, now } = event;
+    this.#transactions.set(gid, {
+      gid,
+      parts,
+      database,
+      everywhere,
+      votes: new Map(),
+      phase: 'preparing',
+      prepared: false,
+      since: now,
+      begun: now,
+      suspected: false,
+      answered: false,
+      index: 0 as LogIndex,
+      error: undefined,
+    });
+  }
+
+  #onVote(t: Transaction, node: NodeId, epoch: Epoch, error: ErrorReport | undefined): void {
+    if (error !== undefined) return this.#abort(t, error);
+    t.votes.set(node, epoch);
+    this.#advance(t, false);
+  }
+
+  /** Proposes when nothing is missing; `again` when a leader has changed, as the former proposal's fate is unknown. */
+  #advance(t: Transaction, again: boolean): void {
+    if (t.phase !== 'collecting' && !(again && t.phase === 'proposing')) return;
+    const leader = this.#leader;
+    if (leader === undefined || !t.prepared || this.#missing(t).length > 0) return;
+    t.phase = 'proposing';
+    const votes: [NodeId, Epoch][] = [];
+    for (const [node, epoch] of this.#members) votes.push([node, epoch]);
+    this.#emit({
+      type: 'propose',
+      gid: t.gid,
+      database: t.database,
+      to: leader.node,
+      term: leader.term,
+      votes,
+      lowSequence: this.#lowSequence(),
+      notify: t.everywhere,
+    });
+  }
+
+  /** The members whose vote under their present epoch is not here. The origin's own PREPARE is its vote. */
+  #missing(t: Transaction): NodeId[] {
+    const missing: NodeId[] = [];
+    for (const [node, epoch] of this.#members) {
+      const vote = node === this.#settings.self ? t.parts.epoch : t.votes.get(node);
+      if (vote !== epoch) missing.push(node);
+    }
+    return missing;
+  }
+
+  /** Sequences are handed out in order and the table keeps insertion order, so the first undecided one is the lowest. */
+  #lowSequence(): number {
+    for (const t of this.#transactions.values()) if (t.phase !== 'decided') return t.parts.sequence;
+    return 0;
+  }
+
+  #onRejected(t: Transaction, term: number, reason: Rejection): void {
+    if (t.phase !== 'proposing' || this.#leader?.term !== term) return;
+    switch (reason.type) {
+      case 'already-committed':
+        return;
+      case 'votes-missing':
+        // The leader knew the whole log and did not append: this proposal can never be found in it any more.
+        t.phase = 'collecting';
+        if (t.error !== undefined) this.#abort(t, t.error);
+        return;
+      case 'epoch-ended':
+        t.phase = 'collecting';
+        return this.#abort(t, t.error ?? reports.epochEnded(t.gid));
+      default:
+        throw new Error(`a COMMIT cannot be refused for ${reason.type}`);
+    }
+  }
+
+  #onDecided(t: Transaction, index: LogIndex): void {
+    if (t.phase === 'aborting' || !t.prepared) throw new Error(`I6 violated: COMMIT(${t.gid}) while ${t.phase}`);
+    t.phase = 'decided';
+    t.index = index;
+    this.#emit({ type: 'release', gid: t.gid });
+    this.#settle(t);
+  }
+
+  #onCommitted(node: NodeId, index: LogIndex): void {
+    if (index <= (this.#committed.get(node) ?? 0)) return;
+    this.#committed.set(node, index);
+    for (const t of this.#transactions.values()) if (t.phase === 'decided') this.#settle(t);
+  }
+
+  #settle(t: Transaction): void {
+    const reached = (node: NodeId) => (this.#committed.get(node) ?? 0) >= t.index;
+    if (!reached(this.#settings.self)) return;
+    if (t.everywhere && ![...this.#members.keys()].every(reached)) return;
+    this.#answer(t, { type: 'committed', index: t.index });
+    this.#transactions.delete(t.gid);
+  }
+
+  #onMembers(members: Members): void {
+    const before = this.#members;
+    this.#members = new Map(members);
+    for (const t of this.#transactions.values()) {
+      if (t.phase === 'decided') {
+        this.#settle(t);
+      } else if (members.get(this.#settings.self) !== t.parts.epoch) {
+        // The log ended this epoch and has no COMMIT before: final, whatever was proposed.
+        if (t.phase === 'proposing') t.phase = 'collecting';
+        this.#abort(t, reports.epochEnded(t.gid));
+      } else {
+        for (const [node, epoch] of members) {
+          if (node !== this.#settings.self && before.get(node) !== epoch) this.#emit({ type: 'announce', gid: t.gid, to: node });
+        }
+        t.suspected = false;
+        this.#advance(t, false);
+      }
+    }
+  }
+
+  #onContended(t: Transaction, by: Gid, table: string | undefined): void {
+    const winner = parseGid(by);
+    if (winner === undefined || comparePriority(winner, t.parts) > 0) return;
+    this.#abort(t, reports.overruled(by, winner, table));
+  }
+
+  #abort(t: Transaction, error: ErrorReport): void {
+    if (t.phase === 'decided' || t.phase === 'aborting') return;
+    t.error ??= error;
+    if (t.phase === 'proposing') return; // only the log decides now; a definitive rejection comes back to this error
+    t.phase = 'aborting';
+    this.#emit({ type: 'tell-aborted', gid: t.gid });
+    this.#emit({ type: 'release', gid: t.gid });
+    if (t.prepared) this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
+  }
+
+  #onTick(t: Transaction, now: number): void {
+    const waited = now - t.since;
+    if (t.phase === 'collecting' && waited >= this.#settings.voteTimeout && !t.suspected) {
+      t.suspected = true;
+      for (const node of this.#missing(t)) {
+        const epoch = this.#members.get(node);
+        if (node !== this.#settings.self && epoch !== undefined) this.#emit({ type: 'suspect', node, epoch, gid: t.gid });
+      }
+    }
+    if (waited < this.#settings.decisionTimeout) return;
+    if (t.phase === 'collecting') this.#abort(t, reports.noMajority(t.gid));
+    else if (t.phase === 'proposing') this.#answer(t, { type: 'unknown', error: reports.unknown(t.gid) });
+  }
+
+  #waitsFor(t: Transaction): string {
+    switch (t.phase) {
+      case 'preparing':
+        return 'PREPARE TRANSACTION on this node';
+      case 'collecting': {
+        const missing = this.#missing(t);
+        return missing.length > 0 ? `the votes of nodes ${missing.join(', ')}` : 'a leader of the decision log';
+      }
+      case 'proposing':
+        return 'the decision of a majority';
+      case 'decided':
+        return `the commit of log entry ${t.index}`;
+      case 'aborting':
+        return 'ROLLBACK PREPARED on this node';
+    }
+  }
+
+  #answer(t: Transaction, outcome: CoordinatorOutcome): void {
+    if (t.answered) return;
+    t.answered = true;
+    this.#emit({ type: 'answer', gid: t.gid, outcome });
+  }
+
+  #forget(t: Transaction): void {
+    this.#transactions.delete(t.gid);
+    this.#emit({ type: 'release', gid: t.gid });
+  }
+
+  #emit(effect: CoordinatorEffect): void {
+    this.#effects.push(effect);
+  }
+}

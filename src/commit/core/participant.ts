@@ -1,0 +1,315 @@
+import { comparePriority, parseGid, type GidParts } from '../gid.ts';
+import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { ErrorReport } from './types.ts';
+import * as reports from './reports.ts';
+
+/**
+ * The participant: other nodes' transactions on this node, from their announcement until they are committed or gone.
+ *
+ *   waiting ──depends_on committed──▶ applying ──PREPAREd──▶ prepared (voted yes) ──COMMIT in the log──▶ decided ──▶ (gone)
+ *                                        └──▶ failed (voted no) ──▶ (gone)          └──aborted──▶ rolling-back ──▶ (gone)
+ *
+ * A yes is given only after PREPARE is durable (I4). What was voted for is rolled back only when the origin says that it
+ * is not under way any more and the log, read up to that moment, has no COMMIT; or when the origin's epoch has ended.
+ */
+export type ParticipantEvent =
+  | {
+      readonly type: 'announced';
+      readonly gid: Gid;
+      readonly database: string;
+      /** Highest log index whose COMMIT PREPARED the origin had sent when it sent PREPARE: all that it can have seen. */
+      readonly dependsOn: LogIndex;
+    }
+  /** Found prepared when this run of the proxy began. */
+  | { readonly type: 'recovered'; readonly gid: Gid; readonly database: string }
+  | { readonly type: 'applied'; readonly gid: Gid; readonly error?: ErrorReport | undefined }
+  /** A replay is waiting for a lock. `holder` says whose it is; see `Holder`. */
+  | { readonly type: 'blocked'; readonly gid: Gid; readonly holder: Holder; readonly table?: string | undefined }
+  /** The origin does not have the transaction under way any more, as of its log index `asOf`. */
+  | { readonly type: 'not-active'; readonly gid: Gid; readonly asOf: LogIndex }
+  | { readonly type: 'rolled-back'; readonly gid: Gid }
+  | { readonly type: 'decided'; readonly gid: Gid; readonly index: LogIndex; readonly database: string; readonly member: boolean }
+  /** This node is no member any more: what it has not prepared comes by catch-up. */
+  | { readonly type: 'left' }
+  /** The log has been applied up to here. */
+  | { readonly type: 'log-applied'; readonly index: LogIndex }
+  /** This epoch and all before it have ended in the log. */
+  | { readonly type: 'epoch-ended'; readonly node: NodeId; readonly epoch: Epoch }
+  /** Everything up to `index` is committed in this node's PostgreSQL. */
+  | { readonly type: 'committed'; readonly index: LogIndex };
+
+/** Who holds the lock that a replay waits for. */
+export type Holder =
+  /** A backend: a client's, or a stranger's. Not prepared. */
+  | { readonly type: 'backend'; readonly pid: number }
+  /** A transaction of this cluster that is prepared here, or is being replayed here. */
+  | { readonly type: 'transaction'; readonly gid: Gid };
+
+export type ParticipantEffect =
+  | { readonly type: 'apply'; readonly gid: Gid; readonly database: string }
+  | { readonly type: 'cancel-apply'; readonly gid: Gid }
+  | { readonly type: 'vote'; readonly to: NodeId; readonly gid: Gid; readonly error?: ErrorReport | undefined }
+  | { readonly type: 'rollback-prepared'; readonly gid: Gid; readonly database: string }
+  /** This backend's transaction has to give way to `gid`. */
+  | { readonly type: 'overrule-backend'; readonly pid: number; readonly error: ErrorReport }
+  /** Ask the coordinator of `loser` to give way to `winner`. */
+  | { readonly type: 'contend'; readonly to: NodeId; readonly loser: Gid; readonly winner: Gid; readonly table?: string | undefined }
+  /** The log says COMMIT and this node has nothing prepared under that name. Fatal for a member (I2), else to be caught up. */
+  | { readonly type: 'missing'; readonly gid: Gid; readonly index: LogIndex; readonly database: string; readonly member: boolean }
+  /** The changes are not needed here any more. */
+  | { readonly type: 'release'; readonly gid: Gid };
+
+type State = 'waiting' | 'applying' | 'prepared' | 'failed' | 'decided' | 'rolling-back';
+
+interface Foreign {
+  readonly gid: Gid;
+  readonly parts: GidParts;
+  readonly database: string;
+  readonly dependsOn: LogIndex;
+  state: State;
+  /** Set when the replay in progress is to be given up, and what to vote then; without a report nobody waits for a vote. */
+  doomed: { readonly vote?: ErrorReport } | undefined;
+  notActiveAsOf: LogIndex | undefined;
+  index: LogIndex;
+  error: ErrorReport | undefined;
+}
+
+/** What the participant must know of the parts beside it. */
+export interface ParticipantView {
+  /** The guard's, at the log entries applied so far. */
+  hasEnded(node: NodeId, epoch: Epoch): boolean;
+  /** Whether this node's own transaction is past its decision, or gone: then its locks are about to be released. */
+  isSettled(gid: Gid): boolean;
+}
+
+export class Participant {
+  readonly #self: NodeId;
+  readonly #transactions = new Map<Gid, Foreign>();
+  readonly #view: ParticipantView;
+  #committed = 0 as LogIndex;
+  #logApplied = 0 as LogIndex;
+  #effects: ParticipantEffect[] = [];
+
+  constructor(self: NodeId, view: ParticipantView) {
+    this.#self = self;
+    this.#view = view;
+  }
+
+  list(): readonly { gid: Gid; database: string; state: State }[] {
+    return [...this.#transactions.values()].map(({ gid, database, state }) => ({ gid, database, state }));
+  }
+
+  state(gid: Gid): State | undefined {
+    return this.#transactions.get(gid)?.state;
+  }
+
+  /** Undecided transactions that are prepared here: their origin has to be asked when its link comes back. */
+  undecided(origin: NodeId): Gid[] {
+    const gids: Gid[] = [];
+    for (const t of this.#transactions.values()) {
+      if (t.parts.node === origin && t.state !== 'decided' && t.state !== 'rolling-back') gids.push(t.gid);
+    }
+    return gids;
+  }
+
+  step(event: ParticipantEvent): readonly ParticipantEffect[] {
+    this.#effects = [];
+    switch (event.type) {
+      case 'announced':
+        this.#onAnnounced(event.gid, event.database, event.dependsOn);
+        break;
+      case 'recovered':
+        this.#add(event.gid, event.database, 0 as LogIndex, 'prepared');
+        break;
+      case 'committed':
+        this.#onCommitted(event.index);
+        break;
+      case 'log-applied':
+        this.#onLogApplied(event.index);
+        break;
+      case 'epoch-ended':
+        for (const t of this.#transactions.values()) {
+          if (t.parts.node === event.node && t.parts.epoch <= event.epoch) this.#drop(t);
+        }
+        break;
+      case 'left':
+        for (const t of this.#transactions.values()) if (t.state !== 'prepared') this.#drop(t);
+        break;
+      case 'decided':
+        this.#onDecided(event);
+        break;
+      default: {
+        const t = this.#transactions.get(event.gid);
+        if (t !== undefined) this.#stepOne(t, event);
+      }
+    }
+    return this.#effects;
+  }
+
+  #stepOne(t: Foreign, event: Extract<ParticipantEvent, { type: 'applied' | 'blocked' | 'not-active' | 'rolled-back' }>): void {
+    switch (event.type) {
+      case 'applied':
+        return this.#onApplied(t, event.error);
+      case 'blocked':
+        if (t.state === 'applying' && t.doomed === undefined) this.#onBlocked(t, event.holder, event.table);
+        return;
+      case 'not-active':
+        if (event.asOf > this.#logApplied) t.notActiveAsOf = event.asOf;
+        else this.#drop(t);
+        return;
+      case 'rolled-back':
+        if (t.state !== 'rolling-back') throw new Error(`${t.gid} was rolled back while ${t.state}`);
+        this.#transactions.delete(t.gid);
+    }
+  }
+
+  #onAnnounced(gid: Gid, database: string, dependsOn: LogIndex): void {
+    const known = this.#transactions.get(gid);
+    if (known !== undefined) {
+      // The origin asks again after a broken link or a new admission; a vote may have been lost on the way.
+      if (known.state === 'prepared') this.#emit({ type: 'vote', to: known.parts.node, gid });
+      else if (known.state === 'failed') this.#emit({ type: 'vote', to: known.parts.node, gid, error: known.error });
+      return;
+    }
+    const parts = parseGid(gid);
+    if (parts === undefined || parts.node === this.#self || this.#view.hasEnded(parts.node, parts.epoch)) {
+      this.#emit({ type: 'release', gid });
+      return;
+    }
+    const t = this.#add(gid, database, dependsOn, 'waiting');
+    if (dependsOn <= this.#committed) this.#apply(t);
+  }
+
+  #add(gid: Gid, database: string, dependsOn: LogIndex, state: State): Foreign {
+    const parts = parseGid(gid);
+    if (parts === undefined) throw new Error(`not a transaction of this cluster: ${gid}`);
+    const t: Foreign = {
+      gid,
+      parts,
+      database,
+      dependsOn,
+      state,
+      doomed: undefined,
+      notActiveAsOf: undefined,
+      index: 0 as LogIndex,
+      error: undefined,
+    };
+    this.#transactions.set(gid, t);
+    return t;
+  }
+
+  #apply(t: Foreign): void {
+    t.state = 'applying';
+    this.#emit({ type: 'apply', gid: t.gid, database: t.database });
+  }
+
+  #onApplied(t: Foreign, error: ErrorReport | undefined): void {
+    if (t.state !== 'applying') throw new Error(`${t.gid} was applied while ${t.state}`);
+    const doomed = t.doomed;
+    t.doomed = undefined;
+    if (doomed !== undefined) {
+      t.state = 'prepared';
+      if (doomed.vote === undefined) {
+        // Not wanted any more. PREPARE may have got through before the cancellation did.
+        return error === undefined ? this.#rollBack(t) : this.#forget(t);
+      }
+      if (error === undefined) return this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid });
+      return this.#fail(t, doomed.vote);
+    }
+    if (error === undefined) {
+      t.state = 'prepared';
+      return this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid });
+    }
+    // A local deadlock says nothing about the transaction: whoever else was in it goes on, and the replay starts again.
+    if (error.sqlstate === '40P01') return this.#emit({ type: 'apply', gid: t.gid, database: t.database });
+    this.#fail(t, error);
+  }
+
+  #fail(t: Foreign, error: ErrorReport): void {
+    t.state = 'failed';
+    t.error = error;
+    this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid, error });
+  }
+
+  /**
+   * Conflict rule (design, "Conflicts"): a transaction that is not prepared gives way; between two prepared ones the older
+   * wins, on every node alike. A decided one is only waited for.
+   */
+  #onBlocked(t: Foreign, holder: Holder, table: string | undefined): void {
+    if (holder.type === 'backend') {
+      return this.#emit({ type: 'overrule-backend', pid: holder.pid, error: reports.overruled(t.gid, t.parts, table) });
+    }
+    const other = parseGid(holder.gid);
+    if (other === undefined) return;
+    const settled =
+      other.node === this.#self ? this.#view.isSettled(holder.gid) : this.#transactions.get(holder.gid)?.state === 'decided';
+    if (settled) return;
+    if (comparePriority(t.parts, other) < 0) {
+      this.#emit({ type: 'contend', to: other.node, loser: holder.gid, winner: t.gid, table });
+    } else {
+      t.doomed = { vote: reports.overruled(holder.gid, other, table) };
+      this.#emit({ type: 'cancel-apply', gid: t.gid });
+    }
+  }
+
+  #onCommitted(index: LogIndex): void {
+    this.#committed = index;
+    for (const t of this.#transactions.values()) {
+      if (t.state === 'waiting' && t.dependsOn <= index) this.#apply(t);
+      else if (t.state === 'decided' && t.index <= index) this.#transactions.delete(t.gid);
+    }
+  }
+
+  #onLogApplied(index: LogIndex): void {
+    this.#logApplied = index;
+    for (const t of this.#transactions.values()) {
+      if (t.notActiveAsOf !== undefined && t.notActiveAsOf <= index) this.#drop(t);
+    }
+  }
+
+  #onDecided(event: Extract<ParticipantEvent, { type: 'decided' }>): void {
+    const t = this.#transactions.get(event.gid);
+    if (t?.state === 'prepared') {
+      t.state = 'decided';
+      t.index = event.index;
+      this.#emit({ type: 'release', gid: t.gid });
+      return;
+    }
+    const { gid, index, database, member } = event;
+    this.#emit({ type: 'missing', gid, index, database, member });
+  }
+
+  /** Final abort, by the origin's word or by the log. */
+  #drop(t: Foreign): void {
+    t.notActiveAsOf = undefined;
+    switch (t.state) {
+      case 'waiting':
+      case 'failed':
+        return this.#forget(t);
+      case 'applying':
+        if (t.doomed === undefined) this.#emit({ type: 'cancel-apply', gid: t.gid });
+        t.doomed = {};
+        return;
+      case 'prepared':
+        return this.#rollBack(t);
+      case 'decided':
+      case 'rolling-back':
+        return;
+    }
+  }
+
+  #rollBack(t: Foreign): void {
+    t.state = 'rolling-back';
+    this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
+    this.#emit({ type: 'release', gid: t.gid });
+  }
+
+  #forget(t: Foreign): void {
+    this.#transactions.delete(t.gid);
+    this.#emit({ type: 'release', gid: t.gid });
+  }
+
+  #emit(effect: ParticipantEffect): void {
+    this.#effects.push(effect);
+  }
+}

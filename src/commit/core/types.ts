@@ -1,0 +1,61 @@
+import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+
+/**
+ * Vocabulary of the commit protocol (docs/architecture.md, "The life of a write").
+ *
+ * - A *member* is a node whose vote every commit needs, under the epoch at which the log admitted it.
+ * - The *guard* is what the log's entries say so far: who is a member, which transactions committed.
+ * - A transaction is *dead* when its origin's epoch has ended in the log and no COMMIT entry stands before that end.
+ */
+export type Members = ReadonlyMap<NodeId, Epoch>;
+
+/** What travels of an error inside votes and outcomes; see runtime/errors.ts for the fields. */
+export interface ErrorReport {
+  readonly sqlstate: string;
+  readonly message: string;
+  readonly detail?: string | undefined;
+  readonly hint?: string | undefined;
+  readonly fields?: Record<string, string> | undefined;
+}
+
+/** An entry of the decision log, as written by its leader. Times are wall-clock milliseconds and decide nothing. */
+export type LogCommand =
+  | {
+      readonly type: 'commit';
+      readonly gid: Gid;
+      readonly database: string;
+      readonly time: number;
+      /** The origin's lowest sequence that is still undecided: what lies below will never be proposed again. */
+      readonly lowSequence: number;
+      /** Set when the origin's client waits until every member has committed (`remote_apply`). */
+      readonly notify: boolean;
+    }
+  /** Begins an epoch of `node`: its number is this entry's index. Ends the node's former epoch, if that is open. */
+  | { readonly type: 'admit'; readonly node: NodeId; readonly time: number }
+  /** Ends an epoch of `node`. */
+  | {
+      readonly type: 'exclude';
+      readonly node: NodeId;
+      readonly epoch: Epoch;
+      readonly reason: string;
+      readonly time: number;
+    };
+
+/** Why a leader that knows the whole log did not append a command. Final for that term and every later one. */
+export type Rejection =
+  /** The origin's epoch has ended: the transaction is dead. */
+  | { readonly type: 'epoch-ended' }
+  /** Members whose vote under their current epoch the proposal lacks. */
+  | { readonly type: 'votes-missing'; readonly nodes: readonly NodeId[] }
+  /** The log has this COMMIT already. */
+  | { readonly type: 'already-committed' }
+  /** An EXCLUDE of an epoch that is not open, or an ADMIT that would change nothing. */
+  | { readonly type: 'no-change' }
+  /** An EXCLUDE that would leave fewer members than `minimumMembers`. */
+  | { readonly type: 'too-few-members' };
+
+/** One committed entry, with what it means for transactions. */
+export interface AppliedEntry {
+  readonly index: LogIndex;
+  readonly command: LogCommand | undefined;
+}
