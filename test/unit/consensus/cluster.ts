@@ -1,0 +1,322 @@
+/**
+ * A cluster of cores with a network that loses, repeats, reorders and delays, and disks that lag behind and forget what
+ * wasn't synced. Everything follows from one seed.
+ */
+import { Prng } from '../../../src/consensus/core/random.ts';
+import { RaftCore } from '../../../src/consensus/core/raft-core.ts';
+import {
+  EMPTY,
+  type Effects,
+  type Outgoing,
+  type PersistBatch,
+  type RaftEvent,
+  type Restored,
+  type Snapshot,
+} from '../../../src/consensus/core/types.ts';
+import { logIndex, nodeId, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
+import { Checker, SafetyViolation } from './checker.ts';
+
+/** What storage does, in memory: requests wait in order; a crash keeps a prefix of them, cut at any record. */
+class MemoryDisk {
+  durable: Restored = EMPTY;
+  waiting: (PersistBatch | { readonly seq: null; readonly compact: Snapshot })[] = [];
+
+  /** Makes the oldest request durable. Returns its number, if it has one. */
+  sync(): number | null {
+    const request = this.waiting.shift()!;
+    this.#apply(request, Infinity);
+    return request.seq;
+  }
+
+  crash(prng: Prng): void {
+    for (let keep = prng.below(this.waiting.length + 1); keep > 0; keep--) this.sync();
+    const torn = this.waiting[0];
+    if (torn !== undefined) this.#apply(torn, prng.below(6));
+    this.waiting = [];
+  }
+
+  has(index: LogIndex, term: number): boolean {
+    const { snapshot, entries } = this.durable;
+    if (snapshot !== null && snapshot.index >= index) return true;
+    return entries[index - (snapshot?.index ?? 0) - 1]?.term === term;
+  }
+
+  /** Applies the first `records` parts of a request, in the order that types.ts promises. */
+  #apply(request: MemoryDisk['waiting'][number], records: number): void {
+    if (request.seq === null) {
+      if (records > 0) this.#compact(request.compact);
+      return;
+    }
+    const { hardState, truncateFrom, snapshot, entries } = request;
+    if (hardState !== null && records-- > 0) this.durable = { ...this.durable, hardState };
+    if (truncateFrom !== null && records-- > 0) {
+      this.durable = { ...this.durable, entries: this.durable.entries.filter((one) => one.index < truncateFrom) };
+    }
+    if (snapshot !== null && records-- > 0) this.durable = { ...this.durable, snapshot, entries: [] };
+    for (const entry of entries) {
+      if (records-- > 0) this.durable = { ...this.durable, entries: [...this.durable.entries, entry] };
+    }
+  }
+
+  #compact(snapshot: Snapshot): void {
+    if (snapshot.index <= (this.durable.snapshot?.index ?? 0)) return;
+    const entries = this.durable.entries.filter((one) => one.index > snapshot.index);
+    this.durable = { ...this.durable, snapshot, entries };
+  }
+}
+
+interface Node {
+  readonly id: NodeId;
+  readonly disk: MemoryDisk;
+  core: RaftCore | null;
+  incarnation: number;
+  /** The delivered index when each read was asked for may be lower than what was committed anywhere then. */
+  readonly reads: Map<number, LogIndex>;
+}
+
+interface Packet extends Outgoing {
+  readonly from: NodeId;
+}
+
+export interface Statistics {
+  steps: number;
+  crashes: number;
+  leaders: number;
+  committed: number;
+  installs: number;
+  reads: number;
+  refused: number;
+}
+
+export class Cluster {
+  readonly #prng: Prng;
+  readonly #seed: number;
+  readonly #checker = new Checker();
+  readonly #nodes: Node[];
+  #network: Packet[] = [];
+  /** Proposals under way: they too arrive late, twice, at the wrong node. */
+  #proposals: { readonly payload: string; readonly expectedTerm: number }[] = [];
+  /** Ordered pairs that can't talk now, as `from>to`. */
+  #cut = new Set<string>();
+  #next = 1;
+  readonly statistics: Statistics = {
+    steps: 0,
+    crashes: 0,
+    leaders: 0,
+    committed: 0,
+    installs: 0,
+    reads: 0,
+    refused: 0,
+  };
+
+  constructor(seed: number) {
+    this.#seed = seed;
+    this.#prng = new Prng(seed);
+    const size = [1, 2, 3, 3, 3, 4, 5, 5][this.#prng.below(8)]!;
+    this.#nodes = Array.from({ length: size }, (_, i) => ({
+      id: nodeId(i + 1),
+      disk: new MemoryDisk(),
+      core: null,
+      incarnation: 0,
+      reads: new Map(),
+    }));
+    for (const node of this.#nodes) this.#start(node);
+  }
+
+  run(steps: number): void {
+    for (let i = 0; i < steps; i++) this.#act();
+    this.#heal();
+    this.statistics.committed = this.#checker.lastCommitted;
+  }
+
+  #act(): void {
+    const dice = this.#prng.below(1000);
+    const node = this.#pick(this.#nodes);
+    if (dice < 180) this.#step(node, { type: 'tick' });
+    else if (dice < 560) this.#deliver();
+    else if (dice < 760) this.#sync(node);
+    else if (dice < 860) this.#propose();
+    else if (dice < 890) this.#read(node);
+    else if (dice < 910) this.#compact(node);
+    else if (dice < 914) this.#crash(node);
+    else if (dice < 934) this.#restart(node);
+    else if (dice < 938) this.#partition();
+    else if (dice < 942) this.#cut.clear();
+    else if (dice < 945) this.#step(node, { type: 'campaign' });
+    else if (dice < 950) this.#step(node, { type: 'transferLeadership', to: this.#pick(this.#nodes).id });
+  }
+
+  /** After all faults end, a leader must appear and a new proposal must be delivered on every node. */
+  #heal(): void {
+    this.#cut.clear();
+    for (const node of this.#nodes) this.#restart(node);
+    let payload: string | null = null;
+    for (let round = 0; round < 400; round++) {
+      for (const node of this.#nodes) this.#step(node, { type: 'tick' });
+      this.#quiesce();
+      const leader = this.#nodes.find((node) => node.core?.ready);
+      if (leader !== undefined && (payload === null || !this.#checker.isDelivered(payload))) {
+        payload = `last${round}@${leader.core!.term}`;
+        const answer = this.#offer(leader, payload, leader.core!.term)?.proposal;
+        if (answer?.accepted !== true) payload = null;
+        this.#quiesce();
+      }
+      const last = this.#checker.lastCommitted;
+      const done = this.#nodes.every((node) => node.core?.deliveredIndex === last);
+      if (payload !== null && this.#checker.isDelivered(payload) && done) return;
+    }
+    throw new SafetyViolation('no progress after all faults ended');
+  }
+
+  #quiesce(): void {
+    for (let guard = 0; guard < 100_000; guard++) {
+      const busy = this.#nodes.find((node) => node.disk.waiting.length > 0);
+      if (busy !== undefined) this.#sync(busy);
+      else if (this.#network.length > 0) this.#arrive(this.#network.shift()!);
+      else return;
+    }
+    throw new SafetyViolation('the cluster never falls silent');
+  }
+
+  #deliver(): void {
+    if (this.#network.length === 0) return;
+    // Mostly the oldest, as on one TCP connection; sometimes any.
+    const position = this.#prng.below(10) < 7 ? 0 : this.#prng.below(this.#network.length);
+    const packet = this.#network[position]!;
+    const fate = this.#prng.below(100);
+    if (fate >= 4) this.#network.splice(position, 1);
+    if (fate < 90 && !this.#cut.has(`${packet.from}>${packet.to}`)) this.#arrive(packet);
+    if (this.#network.length > 400) this.#network.splice(0, 200);
+  }
+
+  #arrive(packet: Packet): void {
+    const to = this.#nodes[packet.to - 1]!;
+    this.#step(to, { type: 'message', from: packet.from, message: packet.message });
+  }
+
+  #sync(node: Node): void {
+    if (node.disk.waiting.length === 0) return;
+    let last: number | null = null;
+    // Group commit: one confirmation may cover several requests.
+    for (let i = this.#prng.below(node.disk.waiting.length); i >= 0; i--) last = node.disk.sync() ?? last;
+    if (last !== null) this.#step(node, { type: 'persisted', seq: last });
+  }
+
+  #propose(): void {
+    if (this.#proposals.length === 0 || this.#prng.below(3) > 0) {
+      const expectedTerm = this.#pick(this.#nodes).core?.term ?? 0;
+      const size = this.#prng.below(20) === 0 ? 60 : 0;
+      this.#proposals.push({ payload: `p${this.#next++}@${expectedTerm}${'.'.repeat(size)}`, expectedTerm });
+    }
+    const chosen = this.#prng.below(this.#proposals.length);
+    const { payload, expectedTerm } = this.#proposals[chosen]!;
+    if (this.#prng.below(2) === 0) this.#proposals.splice(chosen, 1);
+    const leaders = this.#nodes.filter((node) => node.core?.role === 'leader');
+    const node = leaders.length > 0 && this.#prng.below(5) > 0 ? this.#pick(leaders) : this.#pick(this.#nodes);
+    this.#offer(node, payload, expectedTerm);
+  }
+
+  #offer(node: Node, payload: string, expectedTerm: number): Effects | null {
+    const effects = this.#step(node, { type: 'propose', payload: Buffer.from(payload, 'latin1'), expectedTerm });
+    if (effects?.proposal?.accepted === false && effects.proposal.definitive) {
+      this.statistics.refused++;
+      this.#checker.refused(node.core!, payload);
+    }
+    return effects;
+  }
+
+  #read(node: Node): void {
+    const context = this.#next++;
+    node.reads.set(context, this.#checker.lastCommitted);
+    this.#step(node, { type: 'readIndex', context });
+  }
+
+  #compact(node: Node): void {
+    if (node.core === null) return;
+    const low = node.core.snapshot?.index ?? 0;
+    const span = node.core.deliveredIndex - low;
+    if (span < 1) return;
+    const index = logIndex(low + 1 + this.#prng.below(span));
+    this.#step(node, { type: 'compact', index, state: this.#checker.stateAt(index) });
+  }
+
+  #crash(node: Node): void {
+    if (node.core === null) return;
+    this.statistics.crashes++;
+    node.core = null;
+    node.reads.clear();
+    node.disk.crash(this.#prng);
+  }
+
+  #restart(node: Node): void {
+    if (node.core === null) this.#start(node);
+  }
+
+  #start(node: Node): void {
+    node.incarnation++;
+    node.core = new RaftCore(
+      {
+        id: node.id,
+        voters: this.#nodes.map((one) => one.id),
+        electionTicks: 6,
+        heartbeatTicks: 2,
+        seed: this.#seed + node.incarnation,
+        maxBatchBytes: 24,
+        maxInflightBatches: 3,
+        maxUncommittedBytes: 400,
+        maxPendingReads: 4,
+        retainEntries: this.#prng.below(3) * 3,
+      },
+      node.disk.durable,
+    );
+  }
+
+  #partition(): void {
+    const side = new Set(this.#nodes.filter(() => this.#prng.below(2) === 0).map((node) => node.id));
+    const oneWay = this.#prng.below(4) === 0;
+    this.#cut.clear();
+    for (const a of this.#nodes) {
+      for (const b of this.#nodes) {
+        if (side.has(a.id) && !side.has(b.id)) {
+          this.#cut.add(`${a.id}>${b.id}`);
+          if (!oneWay) this.#cut.add(`${b.id}>${a.id}`);
+        }
+      }
+    }
+  }
+
+  #step(node: Node, event: RaftEvent): Effects | null {
+    const core = node.core;
+    if (core === null) return null;
+    const before = core.role;
+    const effects = core.step(event);
+    this.statistics.steps++;
+    if (core.role === 'leader' && before !== 'leader') this.statistics.leaders++;
+    if (effects.persist !== null) node.disk.waiting.push(effects.persist);
+    if (effects.compact !== null) node.disk.waiting.push({ seq: null, compact: effects.compact });
+    for (const outgoing of effects.messages) this.#network.push({ ...outgoing, from: node.id });
+    if (effects.install !== null) {
+      this.statistics.installs++;
+      this.#checker.snapshotInstalled(effects.install);
+    }
+    const durably = (index: LogIndex, term: number): number =>
+      this.#nodes.filter((one) => one.disk.has(index, term)).length;
+    this.#checker.afterStep(core, node.incarnation, effects, durably, Math.floor(this.#nodes.length / 2) + 1);
+    this.#checkReads(node, effects);
+    return effects;
+  }
+
+  #checkReads(node: Node, effects: Effects): void {
+    for (const read of effects.reads) {
+      const least = node.reads.get(read.context);
+      node.reads.delete(read.context);
+      if (!read.ok || least === undefined) continue;
+      this.statistics.reads++;
+      if (read.index < least) throw new SafetyViolation(`read of ${read.index} although ${least} was committed before`);
+    }
+  }
+
+  #pick<T>(from: readonly T[]): T {
+    return from[this.#prng.below(from.length)]!;
+  }
+}
