@@ -19,6 +19,7 @@ export type CoordinatorEvent =
       readonly database: string;
       /** `remote_apply`: the client waits for every member's commit. */
       readonly everywhere: boolean;
+      readonly dependsOn: LogIndex;
       /** Monotonic milliseconds, as in `tick`. */
       readonly now: number;
     }
@@ -43,6 +44,8 @@ export type CoordinatorEvent =
   | { readonly type: 'decided'; readonly gid: Gid; readonly index: LogIndex }
   /** Everything up to `index` is committed in that node's PostgreSQL. */
   | { readonly type: 'committed'; readonly node: NodeId; readonly index: LogIndex }
+  /** PostgreSQL is back, or was looked at anew: these are prepared in it. */
+  | { readonly type: 'recovered'; readonly prepared: ReadonlySet<Gid> }
   | { readonly type: 'tick'; readonly now: number };
 
 export type CoordinatorEffect =
@@ -53,7 +56,7 @@ export type CoordinatorEffect =
       readonly to: NodeId;
       readonly term: number;
       readonly votes: readonly (readonly [NodeId, Epoch])[];
-      readonly lowSequence: number;
+      readonly dependsOn: LogIndex;
       readonly notify: boolean;
     }
   /** Tell every peer that the transaction is over without a COMMIT entry. */
@@ -79,11 +82,15 @@ interface Transaction {
   readonly parts: GidParts;
   readonly database: string;
   readonly everywhere: boolean;
+  readonly dependsOn: LogIndex;
   readonly votes: Map<NodeId, Epoch>;
   phase: Phase;
   prepared: boolean;
+  /** When the votes were last heard to get on, for the timeouts. */
   since: number;
-  begun: number;
+  /** When something was last sent that may have been lost with a link. */
+  sent: number;
+  readonly begun: number;
   suspected: boolean;
   answered: boolean;
   index: LogIndex;
@@ -92,6 +99,8 @@ interface Transaction {
 
 export interface CoordinatorSettings {
   readonly self: NodeId;
+  /** Milliseconds after which an announcement without a vote, or a proposal without an answer, is sent again. */
+  readonly resendAfter: number;
   /** Milliseconds after which a member that has not voted is suspected. */
   readonly voteTimeout: number;
   /** Milliseconds after which a client is told that the outcome is unknown, or refused if nothing was proposed. */
@@ -149,6 +158,9 @@ export class Coordinator {
         return;
       case 'committed':
         return this.#onCommitted(event.node, event.index);
+      case 'recovered':
+        for (const t of this.#transactions.values()) this.#onRecovered(t, event.prepared.has(t.gid));
+        return;
       case 'tick':
         for (const t of this.#transactions.values()) this.#onTick(t, event.now);
         return;
@@ -159,11 +171,11 @@ export class Coordinator {
     }
   }
 
-  #dispatchTo(t: Transaction, event: Exclude<CoordinatorEvent, { type: 'begin' | 'members' | 'leader' | 'committed' | 'tick' }>): void {
+  #dispatchTo(t: Transaction, event: Exclude<CoordinatorEvent, { type: 'begin' | 'members' | 'leader' | 'committed' | 'recovered' | 'tick' }>): void {
     switch (event.type) {
       case 'prepared':
         t.prepared = true;
-        t.since = event.now;
+        t.since = t.sent = event.now;
         if (t.phase === 'aborting') this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
         else t.phase = 'collecting';
         return this.#advance(t, false);
@@ -199,16 +211,18 @@ export class Coordinator {
   #begin(event: Extract<CoordinatorEvent, { type: 'begin' }>): void {
     const parts = parseGid(event.gid);
     if (parts === undefined || this.#transactions.has(event.gid)) throw new Error(`cannot begin ${event.gid}`);
-    const { gid, database, everywhere, now } = event;
+    const { gid, database, everywhere, dependsOn, now } = event;
     this.#transactions.set(gid, {
       gid,
       parts,
       database,
       everywhere,
+      dependsOn,
       votes: new Map(),
       phase: 'preparing',
       prepared: false,
       since: now,
+      sent: now,
       begun: now,
       suspected: false,
       answered: false,
@@ -238,7 +252,7 @@ export class Coordinator {
       to: leader.node,
       term: leader.term,
       votes,
-      lowSequence: this.#lowSequence(),
+      dependsOn: t.dependsOn,
       notify: t.everywhere,
     });
   }
@@ -253,17 +267,12 @@ export class Coordinator {
     return missing;
   }
 
-  /** Sequences are handed out in order and the table keeps insertion order, so the first undecided one is the lowest. */
-  #lowSequence(): number {
-    for (const t of this.#transactions.values()) if (t.phase !== 'decided') return t.parts.sequence;
-    return 0;
-  }
-
   #onRejected(t: Transaction, term: number, reason: Rejection): void {
     if (t.phase !== 'proposing' || this.#leader?.term !== term) return;
     switch (reason.type) {
       case 'already-committed':
-        return;
+      case 'behind':
+        return; // the log tells, or the proposal is made again once more of it has been read
       case 'votes-missing':
         // The leader knew the whole log and did not append: this proposal can never be found in it any more.
         t.phase = 'collecting';
@@ -305,11 +314,11 @@ export class Coordinator {
     for (const t of this.#transactions.values()) {
       if (t.phase === 'decided') {
         this.#settle(t);
-      } else if (members.get(this.#settings.self) !== t.parts.epoch) {
+      } else if (t.phase !== 'aborting' && members.get(this.#settings.self) !== t.parts.epoch) {
         // The log ended this epoch and has no COMMIT before: final, whatever was proposed.
         if (t.phase === 'proposing') t.phase = 'collecting';
         this.#abort(t, reports.epochEnded(t.gid));
-      } else {
+      } else if (t.phase !== 'aborting') {
         for (const [node, epoch] of members) {
           if (node !== this.#settings.self && before.get(node) !== epoch) this.#emit({ type: 'announce', gid: t.gid, to: node });
         }
@@ -317,6 +326,13 @@ export class Coordinator {
         this.#advance(t, false);
       }
     }
+  }
+
+  /** A ROLLBACK PREPARED that was under way when PostgreSQL went down is repeated, or had been done. */
+  #onRecovered(t: Transaction, isPrepared: boolean): void {
+    if (t.phase !== 'aborting' || !t.prepared) return;
+    if (isPrepared) this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
+    else this.#dispatchTo(t, { type: 'rolled-back', gid: t.gid });
   }
 
   #onContended(t: Transaction, by: Gid, table: string | undefined): void {
@@ -337,6 +353,11 @@ export class Coordinator {
 
   #onTick(t: Transaction, now: number): void {
     const waited = now - t.since;
+    if (now - t.sent >= this.#settings.resendAfter) {
+      t.sent = now;
+      if (t.phase === 'proposing') this.#advance(t, true);
+      else if (t.phase === 'collecting') this.#announceToMissing(t);
+    }
     if (t.phase === 'collecting' && waited >= this.#settings.voteTimeout && !t.suspected) {
       t.suspected = true;
       for (const node of this.#missing(t)) {
@@ -347,6 +368,10 @@ export class Coordinator {
     if (waited < this.#settings.decisionTimeout) return;
     if (t.phase === 'collecting') this.#abort(t, reports.noMajority(t.gid));
     else if (t.phase === 'proposing') this.#answer(t, { type: 'unknown', error: reports.unknown(t.gid) });
+  }
+
+  #announceToMissing(t: Transaction): void {
+    for (const to of this.#missing(t)) if (to !== this.#settings.self) this.#emit({ type: 'announce', gid: t.gid, to });
   }
 
   #waitsFor(t: Transaction): string {

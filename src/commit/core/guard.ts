@@ -5,19 +5,15 @@ import type { LogCommand, Members, Rejection } from './types.ts';
 /** The votes that a proposal carries: who prepared the transaction, under which epoch. */
 export type Votes = ReadonlyMap<NodeId, Epoch>;
 
-interface Committed {
-  epoch: Epoch;
-  /** Every sequence below is decided and will not be proposed again. */
-  low: number;
-  /** Committed sequences from `low` on. Bounded by what an origin has in flight. */
-  readonly sequences: Set<number>;
-}
+/** How many of the newest COMMIT entries are remembered by name, to find proposals that come twice. */
+const RECENT = 16384;
 
 export interface GuardSnapshot {
   readonly index: LogIndex;
   readonly members: readonly (readonly [NodeId, Epoch])[];
   readonly lastEpochs: readonly (readonly [NodeId, Epoch])[];
-  readonly committed: readonly (readonly [NodeId, Epoch, number, readonly number[]])[];
+  /** The last COMMIT entry up to `index`. */
+  readonly lastCommit: LogIndex;
 }
 
 /**
@@ -31,7 +27,10 @@ export class Guard {
   readonly #members = new Map<NodeId, Epoch>();
   /** The newest epoch of every node that was ever admitted, ended or not. */
   readonly #lastEpochs = new Map<NodeId, Epoch>();
-  readonly #committed = new Map<NodeId, Committed>();
+  #lastCommit = 0 as LogIndex;
+  /** COMMIT entries after `#recentFrom`, oldest first. */
+  readonly #recent = new Map<Gid, LogIndex>();
+  #recentFrom = 0 as LogIndex;
 
   get index(): LogIndex {
     return this.#index;
@@ -39,6 +38,10 @@ export class Guard {
 
   get members(): Members {
     return this.#members;
+  }
+
+  get lastCommit(): LogIndex {
+    return this.#lastCommit;
   }
 
   lastEpoch(node: NodeId): Epoch {
@@ -51,26 +54,27 @@ export class Guard {
     return epoch < last || (epoch === last && this.#members.get(node) !== epoch);
   }
 
-  /** What stands against appending this command after the entries seen so far; undefined when nothing does. */
-  check(command: LogCommand, votes: Votes, minimumMembers: number): Rejection | undefined {
+  /**
+   * What stands against appending this command after the entries seen so far; undefined when nothing does. `asOf` is the
+   * index up to which the proposer has read the log: no COMMIT of its transaction stands up to there.
+   */
+  check(command: LogCommand, votes: Votes, asOf: LogIndex, minimumMembers: number): Rejection | undefined {
     switch (command.type) {
       case 'commit':
-        return this.#checkCommit(command.gid, votes);
+        return this.#checkCommit(command.gid, votes, asOf);
       case 'exclude':
         if (this.#members.get(command.node) !== command.epoch) return { type: 'no-change' };
         return this.#members.size - 1 < minimumMembers ? { type: 'too-few-members' } : undefined;
       case 'admit':
-        return undefined;
+        return this.lastEpoch(command.node) === command.previous ? undefined : { type: 'no-change' };
     }
   }
 
-  #checkCommit(gid: Gid, votes: Votes): Rejection | undefined {
+  #checkCommit(gid: Gid, votes: Votes, asOf: LogIndex): Rejection | undefined {
+    if (this.#recent.has(gid)) return { type: 'already-committed' };
+    if (asOf < this.#recentFrom) return { type: 'behind' };
     const parts = parseGid(gid);
     if (parts === undefined || this.#members.get(parts.node) !== parts.epoch) return { type: 'epoch-ended' };
-    const committed = this.#committed.get(parts.node);
-    if (committed !== undefined && committed.epoch === parts.epoch) {
-      if (parts.sequence < committed.low || committed.sequences.has(parts.sequence)) return { type: 'already-committed' };
-    }
     const missing = [...this.#members].filter(([node, epoch]) => votes.get(node) !== epoch).map(([node]) => node);
     return missing.length > 0 ? { type: 'votes-missing', nodes: missing } : undefined;
   }
@@ -82,60 +86,56 @@ export class Guard {
     if (command === undefined) return;
     switch (command.type) {
       case 'commit':
-        this.#applyCommit(command.gid, command.lowSequence);
+        this.#applyCommit(index, command.gid);
         return;
       case 'admit':
         this.#members.set(command.node, index as number as Epoch);
         this.#lastEpochs.set(command.node, index as number as Epoch);
-        this.#committed.delete(command.node);
         return;
       case 'exclude':
         if (this.#members.get(command.node) !== command.epoch) throw new Error(`EXCLUDE of a closed epoch at ${index}`);
         this.#members.delete(command.node);
-        this.#committed.delete(command.node);
         return;
     }
   }
 
-  #applyCommit(gid: Gid, lowSequence: number): void {
+  #applyCommit(index: LogIndex, gid: Gid): void {
     const parts = parseGid(gid);
     if (parts === undefined || this.#members.get(parts.node) !== parts.epoch) {
       throw new Error(`I5 violated: COMMIT of ${gid} stands after the end of its epoch`);
     }
-    let committed = this.#committed.get(parts.node);
-    if (committed === undefined) {
-      committed = { epoch: parts.epoch, low: 0, sequences: new Set() };
-      this.#committed.set(parts.node, committed);
-    }
-    if (committed.sequences.has(parts.sequence)) throw new Error(`the log has COMMIT of ${gid} twice`);
-    committed.sequences.add(parts.sequence);
-    if (lowSequence > committed.low) {
-      committed.low = lowSequence;
-      for (const sequence of committed.sequences) if (sequence < lowSequence) committed.sequences.delete(sequence);
-    }
+    if (this.#recent.has(gid)) throw new Error(`the log has COMMIT of ${gid} twice`);
+    this.#lastCommit = index;
+    this.#recent.set(gid, index);
+    if (this.#recent.size <= RECENT) return;
+    const [oldest] = this.#recent;
+    this.#recent.delete(oldest[0]);
+    this.#recentFrom = oldest[1];
   }
 
   clone(): Guard {
-    return Guard.restore(this.snapshot());
+    const guard = Guard.restore(this.snapshot());
+    for (const [gid, index] of this.#recent) guard.#recent.set(gid, index);
+    guard.#recentFrom = this.#recentFrom;
+    return guard;
   }
 
+  /** What a log can be continued from. The recent commits are left out: a restored guard says `behind` for a while. */
   snapshot(): GuardSnapshot {
     return {
       index: this.#index,
       members: [...this.#members],
       lastEpochs: [...this.#lastEpochs],
-      committed: [...this.#committed].map(([node, c]) => [node, c.epoch, c.low, [...c.sequences]] as const),
+      lastCommit: this.#lastCommit,
     };
   }
 
   static restore(snapshot: GuardSnapshot): Guard {
     const guard = new Guard();
-    guard.#index = snapshot.index;
+    guard.#index = guard.#recentFrom = snapshot.index;
+    guard.#lastCommit = snapshot.lastCommit;
     for (const [node, epoch] of snapshot.members) guard.#members.set(node, epoch);
     for (const [node, epoch] of snapshot.lastEpochs) guard.#lastEpochs.set(node, epoch);
-    for (const [node, epoch, low, sequences] of snapshot.committed) {
-      guard.#committed.set(node, { epoch, low, sequences: new Set(sequences) });
-    }
     return guard;
   }
 }

@@ -20,8 +20,8 @@ export type ParticipantEvent =
       /** Highest log index whose COMMIT PREPARED the origin had sent when it sent PREPARE: all that it can have seen. */
       readonly dependsOn: LogIndex;
     }
-  /** Found prepared when this run of the proxy began. */
-  | { readonly type: 'recovered'; readonly gid: Gid; readonly database: string }
+  /** PostgreSQL was looked at when the proxy started, or when it came back: all of the cluster's that is prepared in it. */
+  | { readonly type: 'recovered'; readonly prepared: ReadonlyMap<Gid, string> }
   | { readonly type: 'applied'; readonly gid: Gid; readonly error?: ErrorReport | undefined }
   /** A replay is waiting for a lock. `holder` says whose it is; see `Holder`. */
   | { readonly type: 'blocked'; readonly gid: Gid; readonly holder: Holder; readonly table?: string | undefined }
@@ -78,6 +78,10 @@ interface Foreign {
 export interface ParticipantView {
   /** The guard's, at the log entries applied so far. */
   hasEnded(node: NodeId, epoch: Epoch): boolean;
+  /** Whether the coordinator beside this participant has it under way. */
+  isOwn(gid: Gid): boolean;
+  /** Whether the log entries applied so far have its COMMIT, not yet carried out here. */
+  isCommitted(gid: Gid): boolean;
   /** Whether this node's own transaction is past its decision, or gone: then its locks are about to be released. */
   isSettled(gid: Gid): boolean;
 }
@@ -119,7 +123,7 @@ export class Participant {
         this.#onAnnounced(event.gid, event.database, event.dependsOn);
         break;
       case 'recovered':
-        this.#add(event.gid, event.database, 0 as LogIndex, 'prepared');
+        this.#onRecovered(event.prepared);
         break;
       case 'committed':
         this.#onCommitted(event.index);
@@ -178,6 +182,28 @@ export class Participant {
     }
     const t = this.#add(gid, database, dependsOn, 'waiting');
     if (dependsOn <= this.#committed) this.#apply(t);
+  }
+
+  #onRecovered(prepared: ReadonlyMap<Gid, string>): void {
+    for (const t of this.#transactions.values()) {
+      const isPrepared = prepared.has(t.gid);
+      if (t.state === 'rolling-back') {
+        if (isPrepared) this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
+        else this.#transactions.delete(t.gid);
+      } else if (t.state !== 'decided' && !isPrepared) {
+        // A vote that did not survive is found out when the log commits it: I2 is checked there.
+        this.#forget(t);
+      } else if (t.state === 'waiting' || t.state === 'applying' || t.state === 'failed') {
+        t.state = 'prepared';
+        t.doomed = undefined;
+      }
+    }
+    for (const [gid, database] of prepared) {
+      const parts = parseGid(gid);
+      if (parts === undefined || this.#transactions.has(gid) || this.#view.isOwn(gid)) continue;
+      const t = this.#add(gid, database, 0 as LogIndex, 'prepared');
+      if (this.#view.hasEnded(parts.node, parts.epoch) && !this.#view.isCommitted(gid)) this.#rollBack(t);
+    }
   }
 
   #add(gid: Gid, database: string, dependsOn: LogIndex, state: State): Foreign {
@@ -269,7 +295,7 @@ export class Participant {
 
   #onDecided(event: Extract<ParticipantEvent, { type: 'decided' }>): void {
     const t = this.#transactions.get(event.gid);
-    if (t?.state === 'prepared') {
+    if (t?.state === 'prepared' || t?.state === 'decided') {
       t.state = 'decided';
       t.index = event.index;
       this.#emit({ type: 'release', gid: t.gid });

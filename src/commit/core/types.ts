@@ -25,13 +25,19 @@ export type LogCommand =
       readonly gid: Gid;
       readonly database: string;
       readonly time: number;
-      /** The origin's lowest sequence that is still undecided: what lies below will never be proposed again. */
-      readonly lowSequence: number;
+      /** What the transaction can have seen: replay on any node has to wait until this index is committed there. */
+      readonly dependsOn: LogIndex;
       /** Set when the origin's client waits until every member has committed (`remote_apply`). */
       readonly notify: boolean;
     }
   /** Begins an epoch of `node`: its number is this entry's index. Ends the node's former epoch, if that is open. */
-  | { readonly type: 'admit'; readonly node: NodeId; readonly time: number }
+  | {
+      readonly type: 'admit';
+      readonly node: NodeId;
+      /** The node's newest epoch when it asked: a request that was overtaken by another one changes nothing. */
+      readonly previous: Epoch;
+      readonly time: number;
+    }
   /** Ends an epoch of `node`. */
   | {
       readonly type: 'exclude';
@@ -41,7 +47,10 @@ export type LogCommand =
       readonly time: number;
     };
 
-/** Why a leader that knows the whole log did not append a command. Final for that term and every later one. */
+/**
+ * Why a leader that knows the whole log did not append a command. Unless noted, final for that term and every later one:
+ * no log will ever contain the proposal that was refused.
+ */
 export type Rejection =
   /** The origin's epoch has ended: the transaction is dead. */
   | { readonly type: 'epoch-ended' }
@@ -49,13 +58,15 @@ export type Rejection =
   | { readonly type: 'votes-missing'; readonly nodes: readonly NodeId[] }
   /** The log has this COMMIT already. */
   | { readonly type: 'already-committed' }
+  /** The proposer has not read enough of the log for the leader to tell whether its COMMIT is in it. Not final. */
+  | { readonly type: 'behind' }
   /** An EXCLUDE of an epoch that is not open, or an ADMIT that would change nothing. */
   | { readonly type: 'no-change' }
   /** An EXCLUDE that would leave fewer members than `minimumMembers`. */
   | { readonly type: 'too-few-members' };
 
-/** One committed entry, with what it means for transactions. */
-export interface AppliedEntry {
+/** One entry of the log; without a command it is the no-op of a leader's term. */
+export interface LogEntry {
   readonly index: LogIndex;
   readonly command: LogCommand | undefined;
 }

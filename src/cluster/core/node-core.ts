@@ -1,0 +1,501 @@
+import { CommitQueue, type DecidedCommit } from '../../commit/core/commit-queue.ts';
+import { Coordinator, type CoordinatorEffect, type CoordinatorEvent } from '../../commit/core/coordinator.ts';
+import { Guard, type GuardSnapshot } from '../../commit/core/guard.ts';
+import { Participant, type ParticipantEffect, type ParticipantEvent } from '../../commit/core/participant.ts';
+import type { LogCommand, LogEntry } from '../../commit/core/types.ts';
+import { parseGid } from '../../commit/gid.ts';
+import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { PeerMessage } from '../messages.ts';
+import { LeaderDuties } from './leader-duties.ts';
+import type { NodeEffect, NodeEvent, NodeSettings, NodeState } from './types.ts';
+
+type Proposal = Extract<PeerMessage, { t: 'propose' }>;
+
+interface Announcement {
+  readonly database: string;
+  readonly dependsOn: LogIndex;
+  readonly data: Uint8Array | undefined;
+}
+
+/**
+ * Everything that one node decides, without doing any of it: the parts of the commit protocol joined with membership.
+ * Production feeds it from sockets, PostgreSQL and the Raft driver; the simulator from its model. Effects must be carried
+ * out in order, before the next event.
+ */
+export class NodeCore {
+  readonly #settings: NodeSettings;
+  #guard: Guard;
+  readonly #queue = new CommitQueue();
+  readonly #coordinator: Coordinator;
+  readonly #participant: Participant;
+  readonly #announcements = new Map<Gid, Announcement>();
+  readonly #dependsOn = new Map<Gid, LogIndex>();
+  #duties: LeaderDuties | undefined;
+  #leader: { readonly node: NodeId; readonly term: number } | undefined;
+  #state: NodeState = 'recovering';
+  #fenced: string | undefined;
+  /** The epoch that this run was admitted under, 0 while it is no member. */
+  #epoch = 0 as Epoch;
+  #askedAt = -Infinity;
+  #lastAsk = -Infinity;
+  #lastUndecided = new Set<Gid>();
+  #now = 0;
+  #wall = 0;
+  #effects: NodeEffect[] = [];
+
+  constructor(settings: NodeSettings, snapshot?: GuardSnapshot) {
+    this.#settings = settings;
+    this.#guard = snapshot === undefined ? new Guard() : Guard.restore(snapshot);
+    this.#queue.applied(this.#guard.index);
+    this.#coordinator = new Coordinator(settings);
+    this.#participant = new Participant(settings.self, {
+      hasEnded: (node, epoch) => this.#guard.hasEnded(node, epoch),
+      isSettled: (gid) => !this.#coordinator.isUndecided(gid),
+      isOwn: (gid) => this.#coordinator.has(gid),
+      isCommitted: (gid) => this.#queue.has(gid),
+    });
+  }
+
+  get guard(): Guard {
+    return this.#guard;
+  }
+
+  get state(): NodeState {
+    return this.#fenced === undefined ? this.#state : 'fenced';
+  }
+
+  get fencedBecause(): string | undefined {
+    return this.#fenced;
+  }
+
+  get epoch(): Epoch {
+    return this.#epoch;
+  }
+
+  /** Everything up to here is committed in this node's PostgreSQL. */
+  get committed(): LogIndex {
+    return this.#queue.committed;
+  }
+
+  get queueLength(): number {
+    return this.#queue.length;
+  }
+
+  get coordinator(): Pick<Coordinator, 'list'> {
+    return this.#coordinator;
+  }
+
+  get participant(): Pick<Participant, 'list' | 'state'> {
+    return this.#participant;
+  }
+
+  /** Why writes cannot be coordinated now; undefined when they can. */
+  get refusal(): string | undefined {
+    if (this.#fenced !== undefined) return `fenced: ${this.#fenced}`;
+    if (this.#leader === undefined) return 'there is no leader of the decision log that this node can reach';
+    if (this.#state === 'member') return undefined;
+    return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
+  }
+
+  step(event: NodeEvent): readonly NodeEffect[] {
+    this.#effects = [];
+    this.#dispatch(event);
+    this.#drainQueue();
+    return this.#effects;
+  }
+
+  #dispatch(event: NodeEvent): void {
+    switch (event.type) {
+      case 'entry':
+        return this.#onEntry(event.entry);
+      case 'install':
+        return this.#onInstall(event.snapshot);
+      case 'leadership':
+        return this.#onLeadership(event);
+      case 'append-refused':
+        // Raft refuses only what it is no leader for; that it lost the lead is told next.
+        this.#duties = undefined;
+        return;
+      case 'message':
+        return this.#onMessage(event.from, event.message);
+      case 'link-up':
+        return this.#onLinkUp(event.peer);
+      case 'postgres-up':
+        return this.#onPostgresUp(event.committed, event.prepared);
+      case 'postgres-down':
+        return this.#onPostgresDown();
+      case 'committed':
+        return this.#onCommitted(event.index);
+      case 'applied':
+      case 'blocked':
+        return this.#participate(event);
+      case 'rolled-back':
+        this.#coordinate(event);
+        return this.#participate(event);
+      case 'decoded':
+        return this.#onDecoded(event.gid, event.database, event.data);
+      case 'begin':
+        this.#dependsOn.set(event.gid, this.#queue.handedOut);
+        return this.#coordinate({ ...event, dependsOn: this.#queue.handedOut, now: this.#now });
+      case 'prepared':
+        return this.#coordinate({ ...event, now: this.#now });
+      case 'prepare-failed':
+      case 'prepare-unknown':
+        return this.#coordinate(event);
+      case 'tick':
+        return this.#onTick(event.now, event.wall);
+    }
+  }
+
+  // ---- the log
+
+  #onEntry(entry: LogEntry): void {
+    const { index, command } = entry;
+    const wasMember = command?.type === 'commit' && this.#epoch !== 0;
+    this.#guard.apply(index, command);
+    if (command?.type === 'commit') this.#onDecision(index, command, wasMember);
+    else if (command !== undefined) this.#onMembership(index, command);
+    this.#queue.applied(index);
+    this.#participate({ type: 'log-applied', index });
+    this.#onProgress();
+  }
+
+  #onDecision(index: LogIndex, command: Extract<LogCommand, { type: 'commit' }>, member: boolean): void {
+    if (index <= this.#queue.committed) return;
+    const { gid, database, time, dependsOn, notify } = command;
+    this.#queue.add({ index, gid, database, time, dependsOn, notify });
+    if (this.#state === 'recovering') return; // what is prepared here is not known yet: sorted out when it is
+    this.#decide({ index, gid, database, time, dependsOn, notify }, member);
+  }
+
+  #decide(entry: DecidedCommit, member: boolean): void {
+    if (this.#coordinator.has(entry.gid)) this.#coordinate({ type: 'decided', gid: entry.gid, index: entry.index });
+    else this.#participate({ type: 'decided', gid: entry.gid, index: entry.index, database: entry.database, member });
+  }
+
+  #onMembership(index: LogIndex, command: Extract<LogCommand, { type: 'admit' | 'exclude' }>): void {
+    const { node } = command;
+    const ended = (command.type === 'admit' ? index - 1 : command.epoch) as Epoch;
+    if (node === this.#settings.self) this.#onOwnMembership(index, command);
+    this.#coordinate({ type: 'members', members: this.#guard.members });
+    if (node !== this.#settings.self || this.#state !== 'recovering') this.#participate({ type: 'epoch-ended', node, epoch: ended });
+    this.#effects.push({ type: 'members-changed' });
+  }
+
+  #onOwnMembership(index: LogIndex, command: LogCommand): void {
+    if (command.type === 'admit') {
+      // An admission that an earlier run asked for is not this one's: it will be replaced by asking again.
+      if (this.#state !== 'joining') return;
+      this.#state = 'member';
+      this.#epoch = index as number as Epoch;
+      for (const { gid, state } of this.#participant.list()) {
+        if (state === 'prepared' || state === 'failed') this.#participate({ type: 'announced', gid, database: '', dependsOn: 0 as LogIndex });
+      }
+    } else if (this.#epoch !== 0) {
+      this.#leave();
+    }
+  }
+
+  /** Out of the cluster: find out anew what this node's PostgreSQL has before asking to be let in again. */
+  #leave(): void {
+    this.#epoch = 0 as Epoch;
+    if (this.#state === 'recovering') return;
+    this.#state = 'recovering';
+    this.#participate({ type: 'left' });
+    this.#effects.push({ type: 'recover' });
+  }
+
+  #onInstall(snapshot: GuardSnapshot): void {
+    this.#guard = Guard.restore(snapshot);
+    this.#queue.applied(this.#guard.index);
+    this.#leave();
+    this.#coordinate({ type: 'members', members: this.#guard.members });
+    for (const node of this.#settings.nodes) {
+      const last = this.#guard.lastEpoch(node);
+      const ended = (this.#guard.hasEnded(node, last) ? last : last - 1) as Epoch;
+      this.#participate({ type: 'epoch-ended', node, epoch: ended });
+    }
+    this.#effects.push({ type: 'members-changed' });
+  }
+
+  #onLeadership(event: Extract<NodeEvent, { type: 'leadership' }>): void {
+    const isSelf = event.leader === this.#settings.self;
+    this.#leader = event.leader === null || (isSelf && !event.ready) ? undefined : { node: event.leader, term: event.term };
+    if (!isSelf || !event.ready) this.#duties = undefined;
+    else if (this.#duties?.term !== event.term) {
+      this.#duties = new LeaderDuties(this.#settings, event.term, this.#guard, this.#now);
+    }
+    this.#askedAt = -Infinity;
+    this.#coordinate({ type: 'leader', leader: this.#leader });
+  }
+
+  // ---- proposals
+
+  #propose(to: NodeId, term: number, command: LogCommand, votes: readonly (readonly [NodeId, Epoch])[]): void {
+    const message: Proposal = { t: 'propose', term, command, votes, asOf: this.#guard.index };
+    if (to === this.#settings.self) this.#onProposal(to, message);
+    else this.#send(to, message);
+  }
+
+  #onProposal(from: NodeId, { term, command, votes, asOf }: Proposal): void {
+    const duties = this.#duties;
+    // Anything but the leader of that very term says nothing: the sender asks again when it knows better.
+    if (duties === undefined || duties.term !== term) return;
+    const reason = duties.check(command, new Map(votes), asOf);
+    if (reason === undefined) this.#effects.push({ type: 'append', term, index: duties.append(command), command });
+    else if (reason.type !== 'already-committed') this.#reject(from, term, command, reason);
+  }
+
+  #reject(to: NodeId, term: number, command: LogCommand, reason: Extract<PeerMessage, { t: 'rejected' }>['reason']): void {
+    if (to === this.#settings.self) this.#onRejected(term, command, reason);
+    else this.#send(to, { t: 'rejected', term, command, reason });
+  }
+
+  #onRejected(term: number, command: LogCommand, reason: Extract<PeerMessage, { t: 'rejected' }>['reason']): void {
+    if (command.type === 'commit') this.#coordinate({ type: 'rejected', gid: command.gid, term, reason });
+  }
+
+  #exclude(node: NodeId, epoch: Epoch, reason: string): void {
+    const duties = this.#duties;
+    if (duties === undefined || duties.epochOf(node) !== epoch) return;
+    const command: LogCommand = { type: 'exclude', node, epoch, reason, time: this.#wall };
+    this.#propose(this.#settings.self, duties.term, command, []);
+  }
+
+  // ---- peers
+
+  #onMessage(from: NodeId, message: PeerMessage): void {
+    switch (message.t) {
+      case 'beat':
+        this.#duties?.onBeat(from, message, this.#now);
+        return this.#coordinate({ type: 'committed', node: from, index: message.committed });
+      case 'announce': {
+        const { gid, database, dependsOn } = message;
+        if (this.#state === 'member' || this.#state === 'joining') this.#participate({ type: 'announced', gid, database, dependsOn });
+        return;
+      }
+      case 'vote':
+        return this.#coordinate({ type: 'vote', gid: message.gid, node: from, epoch: message.epoch, error: message.error });
+      case 'progress':
+        return this.#coordinate({ type: 'progress', gid: message.gid, now: this.#now });
+      case 'not-active':
+        return this.#participate({ type: 'not-active', gid: message.gid, asOf: message.asOf });
+      case 'ask':
+        return this.#onAsk(from, message.gids);
+      case 'contend':
+        return this.#coordinate({ type: 'contended', gid: message.loser, by: message.winner, table: message.table });
+      case 'propose':
+        return this.#onProposal(from, message);
+      case 'rejected':
+        return this.#onRejected(message.term, message.command, message.reason);
+      case 'suspect':
+        return this.#exclude(message.node, message.epoch, message.reason);
+      case 'committed':
+        return this.#coordinate({ type: 'committed', node: from, index: message.index });
+      case 'raft':
+      case 'fetch':
+        throw new Error(`"${message.t}" is not for the node core`);
+    }
+  }
+
+  /** A participant wants to know what became of these. Only this very epoch's can be answered for; others the log settles. */
+  #onAsk(from: NodeId, gids: readonly Gid[]): void {
+    if (this.#epoch === 0) return;
+    for (const gid of gids) {
+      if (parseGid(gid)?.epoch === this.#epoch && !this.#coordinator.has(gid)) {
+        this.#send(from, { t: 'not-active', gid, asOf: this.#guard.index });
+      }
+    }
+  }
+
+  #onLinkUp(peer: NodeId): void {
+    for (const gid of this.#announcements.keys()) {
+      if (this.#coordinator.isUndecided(gid)) this.#announce(gid, peer);
+    }
+    const gids = this.#participant.undecided(peer);
+    if (gids.length > 0) this.#send(peer, { t: 'ask', gids });
+  }
+
+  /** The decoder has all changes of an own prepared transaction; `data` when they are small enough to travel at once. */
+  #onDecoded(gid: Gid, database: string, data: Uint8Array | undefined): void {
+    const dependsOn = this.#dependsOn.get(gid);
+    if (dependsOn === undefined || !this.#coordinator.isUndecided(gid)) {
+      this.#effects.push({ type: 'release', gid });
+      return;
+    }
+    this.#announcements.set(gid, { database, dependsOn, data });
+    for (const node of this.#guard.members.keys()) if (node !== this.#settings.self) this.#announce(gid, node);
+  }
+
+  #announce(gid: Gid, to: NodeId): void {
+    const announcement = this.#announcements.get(gid);
+    if (announcement !== undefined) this.#send(to, { t: 'announce', gid, ...announcement });
+  }
+
+  #send(to: NodeId, message: PeerMessage): void {
+    this.#effects.push({ type: 'send', to, message });
+  }
+
+  // ---- this node's PostgreSQL
+
+  #onPostgresUp(committed: LogIndex, prepared: ReadonlyMap<Gid, string>): void {
+    if (this.#state !== 'recovering') throw new Error(`PostgreSQL came up while ${this.#state}`);
+    this.#queue.recovered(committed);
+    this.#state = 'catching-up';
+    this.#participate({ type: 'recovered', prepared });
+    this.#coordinate({ type: 'recovered', prepared: new Set(prepared.keys()) });
+    for (const entry of [...this.#queue.pending()]) this.#decide(entry, false);
+    this.#onProgress();
+  }
+
+  #onPostgresDown(): void {
+    if (this.#state === 'recovering') return;
+    this.#state = 'recovering';
+    this.#participate({ type: 'left' });
+  }
+
+  #onCommitted(index: LogIndex): void {
+    this.#queue.done(index);
+    this.#onProgress();
+  }
+
+  /** The committed index may have moved on: by a commit, or past entries that commit nothing. */
+  #onProgress(): void {
+    if (this.#state === 'recovering') return;
+    const index = this.#queue.committed;
+    this.#participate({ type: 'committed', index });
+    this.#coordinate({ type: 'committed', node: this.#settings.self, index });
+  }
+
+  #drainQueue(): void {
+    if (this.#state === 'recovering' || this.#fenced !== undefined) return;
+    const isPrepared = ({ gid }: DecidedCommit) => this.#coordinator.has(gid) || this.#participant.state(gid) === 'decided';
+    let entry: DecidedCommit | undefined;
+    while ((entry = this.#queue.next(isPrepared)) !== undefined) this.#effects.push({ type: 'commit', entry });
+  }
+
+  // ---- time
+
+  #onTick(now: number, wall: number): void {
+    this.#now = now;
+    this.#wall = wall;
+    this.#coordinate({ type: 'tick', now });
+    for (const { node, epoch, reason } of this.#duties?.overdue(now) ?? []) this.#exclude(node, epoch, reason);
+    this.#reportDown();
+    this.#askForAdmission();
+    this.#askAboutUndecided();
+  }
+
+  /** A member without its PostgreSQL asks to be excluded, rather than let the others wait for its votes. */
+  #reportDown(): void {
+    if (this.#epoch === 0 || (this.#state !== 'recovering' && this.#fenced === undefined)) return;
+    const reason = this.#fenced ?? 'its PostgreSQL is not available';
+    if (this.#duties !== undefined) this.#exclude(this.#settings.self, this.#epoch, reason);
+    else if (this.#leader !== undefined) {
+      this.#send(this.#leader.node, { t: 'suspect', node: this.#settings.self, epoch: this.#epoch, reason });
+    }
+  }
+
+  #askForAdmission(): void {
+    const leader = this.#leader;
+    if (leader === undefined || this.#fenced !== undefined || this.#queue.length > 0) return;
+    if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
+    if (this.#now - this.#askedAt < this.#settings.resendAfter) return;
+    this.#askedAt = this.#now;
+    this.#state = 'joining';
+    const { self } = this.#settings;
+    const command: LogCommand = { type: 'admit', node: self, previous: this.#guard.lastEpoch(self), time: this.#wall };
+    this.#propose(leader.node, leader.term, command, []);
+  }
+
+  /** What stays undecided from one round to the next may have lost its abort with a link: its origin is asked. */
+  #askAboutUndecided(): void {
+    if (this.#now - this.#lastAsk < this.#settings.resendAfter) return;
+    this.#lastAsk = this.#now;
+    const undecided = new Set<Gid>();
+    for (const node of this.#settings.nodes) {
+      const gids = this.#participant.undecided(node);
+      const old = gids.filter((gid) => this.#lastUndecided.has(gid));
+      if (old.length > 0 && node !== this.#settings.self) this.#send(node, { t: 'ask', gids: old });
+      for (const gid of gids) undecided.add(gid);
+    }
+    this.#lastUndecided = undecided;
+  }
+
+  // ---- effects of the parts
+
+  #coordinate(event: CoordinatorEvent): void {
+    for (const effect of this.#coordinator.step(event)) this.#onCoordinatorEffect(effect);
+  }
+
+  #onCoordinatorEffect(effect: CoordinatorEffect): void {
+    switch (effect.type) {
+      case 'propose': {
+        const { gid, database, dependsOn, notify } = effect;
+        const command: LogCommand = { type: 'commit', gid, database, time: this.#wall, dependsOn, notify };
+        return this.#propose(effect.to, effect.term, command, effect.votes);
+      }
+      case 'tell-aborted':
+        // Never proposed, so final whatever the log says: the receiver need not wait for any entry.
+        for (const node of this.#settings.nodes) {
+          if (node !== this.#settings.self) this.#send(node, { t: 'not-active', gid: effect.gid, asOf: 0 as LogIndex });
+        }
+        return;
+      case 'announce':
+        return this.#announce(effect.gid, effect.to);
+      case 'suspect': {
+        const reason = `no vote for ${effect.gid} within member.vote_timeout`;
+        if (this.#duties !== undefined) return this.#exclude(effect.node, effect.epoch, reason);
+        if (this.#leader !== undefined) {
+          this.#send(this.#leader.node, { t: 'suspect', node: effect.node, epoch: effect.epoch, reason });
+        }
+        return;
+      }
+      case 'release':
+        this.#announcements.delete(effect.gid);
+        this.#dependsOn.delete(effect.gid);
+        this.#effects.push(effect);
+        return;
+      case 'rollback-prepared':
+        if (this.#state !== 'recovering') this.#effects.push(effect);
+        return;
+      case 'answer':
+        this.#effects.push(effect);
+        return;
+    }
+  }
+
+  #participate(event: ParticipantEvent): void {
+    for (const effect of this.#participant.step(event)) this.#onParticipantEffect(effect);
+  }
+
+  #onParticipantEffect(effect: ParticipantEffect): void {
+    switch (effect.type) {
+      case 'vote':
+        // Without an epoch a vote says nothing; it is given again at admission.
+        if (this.#epoch !== 0) this.#send(effect.to, { t: 'vote', gid: effect.gid, epoch: this.#epoch, error: effect.error });
+        return;
+      case 'contend':
+        if (effect.to === this.#settings.self) {
+          return this.#coordinate({ type: 'contended', gid: effect.loser, by: effect.winner, table: effect.table });
+        }
+        return this.#send(effect.to, { t: 'contend', loser: effect.loser, winner: effect.winner, table: effect.table });
+      case 'missing':
+        if (effect.member) this.#fence(`I2 violated: log entry ${effect.index} commits ${effect.gid}, which is not prepared here`);
+        else this.#effects.push(effect);
+        return;
+      case 'rollback-prepared':
+        if (this.#state !== 'recovering') this.#effects.push(effect);
+        return;
+      default:
+        this.#effects.push(effect);
+    }
+  }
+
+  /** Something that must never be has been seen: this node stops taking part until an operator, or a re-clone, helps. */
+  #fence(reason: string): void {
+    if (this.#fenced !== undefined) return;
+    this.#fenced = reason;
+    this.#effects.push({ type: 'fenced', reason });
+  }
+}

@@ -1,0 +1,60 @@
+import type { DecidedCommit } from '../../commit/core/commit-queue.ts';
+import type { CoordinatorEffect, CoordinatorEvent, CoordinatorSettings } from '../../commit/core/coordinator.ts';
+import type { GuardSnapshot } from '../../commit/core/guard.ts';
+import type { ParticipantEffect, ParticipantEvent } from '../../commit/core/participant.ts';
+import type { LogCommand, LogEntry } from '../../commit/core/types.ts';
+import type { Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { PeerMessage } from '../messages.ts';
+import type { LeaderSettings } from './leader-duties.ts';
+
+export interface NodeSettings extends CoordinatorSettings, LeaderSettings {
+  /** Every node that holds data, this one among them. */
+  readonly nodes: readonly NodeId[];
+}
+
+/**
+ * - `recovering`: what PostgreSQL has committed and prepared is not known: it is down, or has to be looked at anew.
+ * - `catching-up`: known, and entries of the log are still to be committed here.
+ * - `joining`: has caught up and asked the leader for an ADMIT entry.
+ * - `member`: votes, and takes writes.
+ * - `fenced`: an invariant was found broken; takes no part any more.
+ */
+export type NodeState = 'recovering' | 'catching-up' | 'joining' | 'member' | 'fenced';
+
+type From<Event, Type> = Extract<Event, { type: Type }>;
+
+export type NodeEvent =
+  /** The next committed entry of the log. */
+  | { readonly type: 'entry'; readonly entry: LogEntry }
+  /** The leader's snapshot replaces all entries up to its index. */
+  | { readonly type: 'install'; readonly snapshot: GuardSnapshot }
+  | { readonly type: 'leadership'; readonly leader: NodeId | null; readonly term: number; readonly ready: boolean }
+  /** Raft did not take what `append` asked for: this node does not lead that term any more. */
+  | { readonly type: 'append-refused' }
+  | { readonly type: 'message'; readonly from: NodeId; readonly message: PeerMessage }
+  | { readonly type: 'link-up'; readonly peer: NodeId }
+  /** The cluster's prepared transactions with their databases, and the committed index, read when nothing of this proxy ran there. */
+  | { readonly type: 'postgres-up'; readonly committed: LogIndex; readonly prepared: ReadonlyMap<Gid, string> }
+  | { readonly type: 'postgres-down' }
+  | { readonly type: 'committed'; readonly index: LogIndex }
+  | From<ParticipantEvent, 'applied' | 'blocked'>
+  | { readonly type: 'rolled-back'; readonly gid: Gid }
+  | { readonly type: 'decoded'; readonly gid: Gid; readonly database: string; readonly data: Uint8Array | undefined }
+  | { readonly type: 'begin'; readonly gid: Gid; readonly database: string; readonly everywhere: boolean }
+  | { readonly type: 'prepared'; readonly gid: Gid }
+  | From<CoordinatorEvent, 'prepare-failed' | 'prepare-unknown'>
+  /** Monotonic and wall-clock milliseconds. The latter is only written down. */
+  | { readonly type: 'tick'; readonly now: number; readonly wall: number };
+
+export type NodeEffect =
+  | { readonly type: 'send'; readonly to: NodeId; readonly message: PeerMessage }
+  /** Append to the log as leader of this term; the entry must come to stand at `index`. */
+  | { readonly type: 'append'; readonly term: number; readonly index: LogIndex; readonly command: LogCommand }
+  /** COMMIT PREPARED, after all that were handed out before. Answer with `committed`. */
+  | { readonly type: 'commit'; readonly entry: DecidedCommit }
+  | From<CoordinatorEffect, 'answer' | 'release' | 'rollback-prepared'>
+  | From<ParticipantEffect, 'apply' | 'cancel-apply' | 'overrule-backend' | 'missing'>
+  /** Look at PostgreSQL anew, once nothing of this proxy runs there; answer with `postgres-up` or `postgres-down`. */
+  | { readonly type: 'recover' }
+  | { readonly type: 'members-changed' }
+  | { readonly type: 'fenced'; readonly reason: string };

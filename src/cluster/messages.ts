@@ -1,0 +1,55 @@
+import type { Epoch, Gid, LogIndex, NodeId } from '../runtime/ids.ts';
+import type { ErrorReport, LogCommand, Rejection } from '../commit/core/types.ts';
+
+/**
+ * Everything that one proxy says to another. Links keep the order of what one node sends to one other; a message is lost
+ * only together with its connection, and every exchange below is repeated or asked for again when a link comes back.
+ */
+export type PeerMessage =
+  | { readonly t: 'raft'; readonly m: unknown }
+  /** Sent to every peer at `heartbeat.interval`. */
+  | ({ readonly t: 'beat' } & Beat)
+  /** The changes of a prepared transaction: here in `data`, or to be fetched piece by piece. */
+  | { readonly t: 'announce'; readonly gid: Gid; readonly database: string; readonly dependsOn: LogIndex; readonly data?: Uint8Array | undefined }
+  | { readonly t: 'fetch'; readonly gid: Gid; readonly offset: number; readonly limit: number }
+  | { readonly t: 'vote'; readonly gid: Gid; readonly epoch: Epoch; readonly error?: ErrorReport | undefined }
+  /** The replay of a large transaction gets on with its work. */
+  | { readonly t: 'progress'; readonly gid: Gid }
+  /** The sender does not have this transaction under way any more, as of its log index `asOf`. */
+  | { readonly t: 'not-active'; readonly gid: Gid; readonly asOf: LogIndex }
+  /** Which of these, all begun at the receiver, are not under way any more? */
+  | { readonly t: 'ask'; readonly gids: readonly Gid[] }
+  | { readonly t: 'contend'; readonly loser: Gid; readonly winner: Gid; readonly table?: string | undefined }
+  /** To the leader of `term`: append this, if the log allows it. */
+  | {
+      readonly t: 'propose';
+      readonly term: number;
+      readonly command: LogCommand;
+      readonly votes: readonly (readonly [NodeId, Epoch])[];
+      /** The sender has read the log up to here, and the command is not in it. */
+      readonly asOf: LogIndex;
+    }
+  /** The leader of `term` did not append, finally. */
+  | { readonly t: 'rejected'; readonly term: number; readonly command: LogCommand; readonly reason: Rejection }
+  /** To the leader: this member should be excluded. */
+  | { readonly t: 'suspect'; readonly node: NodeId; readonly epoch: Epoch; readonly reason: string }
+  | { readonly t: 'committed'; readonly index: LogIndex };
+
+/** On a bulk connection: the answer to `fetch`, or an error text when the transaction's changes are gone. */
+export interface Chunk {
+  readonly gid: Gid;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly last: boolean;
+  readonly error?: string;
+}
+
+export interface Beat {
+  /** Hybrid clock reading. */
+  readonly clock: number;
+  readonly committed: LogIndex;
+  /** The epoch under which the sender takes part, 0 when it does not. */
+  readonly epoch: Epoch;
+  /** Whether the sender's PostgreSQL answers. */
+  readonly postgres: boolean;
+}

@@ -1,0 +1,238 @@
+import net from 'node:net';
+import { once } from 'node:events';
+import { Packr } from 'msgpackr';
+import type { Logger } from '../runtime/log.ts';
+import type { NodeId } from '../runtime/ids.ts';
+import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
+import { FrameReader, FrameWriter } from './frames.ts';
+import { greet, receive, type Hello, type LinkKind } from './handshake.ts';
+import type { Chunk, PeerMessage } from './messages.ts';
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+export interface PeerLinksOptions {
+  readonly self: NodeId;
+  readonly cluster: string;
+  readonly secret: string;
+  readonly listen: Address;
+  readonly peers: ReadonlyMap<NodeId, Address>;
+  readonly keepalive: KeepaliveSettings;
+  /** Milliseconds of silence, heartbeats included, after which a connection is given up. */
+  readonly silence: number;
+  readonly log: Logger;
+  onMessage(from: NodeId, message: PeerMessage): void;
+  onChunk(from: NodeId, chunk: Chunk): void;
+  /** This node's control link to the peer is up: messages can be sent. */
+  onUp(peer: NodeId): void;
+  onDown(peer: NodeId): void;
+}
+
+/** Above this many unsent bytes a peer is as good as gone; the link is dropped rather than memory filled. */
+const MAX_BACKLOG = 128 * 1024 * 1024;
+const RECONNECT_DELAY = 100;
+const CONNECT_TIMEOUT = 2000;
+
+/** One direction of one link: this node dials, and only this node sends. */
+class Outgoing {
+  readonly #options: PeerLinksOptions;
+  readonly #peer: NodeId;
+  readonly #kind: LinkKind;
+  #writer: FrameWriter | undefined;
+  #socket: net.Socket | undefined;
+  #packr = new Packr({ sequential: true });
+  #retry: NodeJS.Timeout | undefined;
+  #stopped = false;
+  #lastFailure = '';
+
+  constructor(options: PeerLinksOptions, peer: NodeId, kind: LinkKind) {
+    this.#options = options;
+    this.#peer = peer;
+    this.#kind = kind;
+  }
+
+  get up(): boolean {
+    return this.#writer !== undefined;
+  }
+
+  dial(): void {
+    if (this.#stopped) return;
+    const address = this.#options.peers.get(this.#peer);
+    if (address === undefined) throw new Error(`node ${this.#peer} has no peer address`);
+    const socket = net.connect({ host: address.host, port: address.port, noDelay: true });
+    this.#socket = socket;
+    const timer = setTimeout(() => socket.destroy(new Error('handshake timed out')), CONNECT_TIMEOUT);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      this.#onClosed();
+    });
+    socket.on('error', (error) => this.#report(error.message));
+    socket.once('connect', () => {
+      tuneSocket(socket, this.#options.keepalive);
+      const { self, cluster, secret } = this.#options;
+      greet(socket, secret, { cluster, node: self, to: this.#peer, kind: this.#kind }).then(
+        () => {
+          clearTimeout(timer);
+          this.#onReady(socket);
+        },
+        (error: unknown) => socket.destroy(error as Error),
+      );
+    });
+  }
+
+  #onReady(socket: net.Socket): void {
+    if (this.#stopped || socket.destroyed) return;
+    // The acceptor sends nothing after the handshake; reading on is how its end is noticed.
+    socket.resume();
+    this.#packr = new Packr({ sequential: true });
+    this.#writer = new FrameWriter(socket);
+    this.#lastFailure = '';
+    if (this.#kind === 'control') this.#options.onUp(this.#peer);
+  }
+
+  #onClosed(): void {
+    const wasUp = this.#writer !== undefined;
+    this.#writer = undefined;
+    if (wasUp && this.#kind === 'control') this.#options.onDown(this.#peer);
+    if (!this.#stopped) this.#retry = setTimeout(() => this.dial(), RECONNECT_DELAY);
+  }
+
+  /** A peer that stays away would fill the log with one line a tenth of a second: each failure is told once. */
+  #report(message: string): void {
+    if (message === this.#lastFailure) return;
+    this.#lastFailure = message;
+    this.#options.log.warn({ peer: this.#peer, kind: this.#kind }, `peer link: ${message}`);
+  }
+
+  send(message: PeerMessage | Chunk): boolean {
+    const writer = this.#writer;
+    if (writer === undefined) return false;
+    if (writer.backlog > MAX_BACKLOG) {
+      this.#socket?.destroy(new Error('peer does not read: too much unsent'));
+      return false;
+    }
+    writer.send(this.#packr.pack(message));
+    return true;
+  }
+
+  /** Sends and waits until the kernel has room again. False when the link is down. */
+  async sendAndDrain(message: Chunk): Promise<boolean> {
+    if (!this.send(message)) return false;
+    const socket = this.#socket;
+    if (socket !== undefined && this.#writer?.flush() === false && !socket.destroyed) {
+      await Promise.race([once(socket, 'drain'), once(socket, 'close')]);
+    }
+    return !(socket?.destroyed ?? true);
+  }
+
+  /** Cuts the connection; it is dialled again. */
+  reset(reason: string): void {
+    this.#socket?.destroy(new Error(reason));
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#retry);
+    this.#writer?.flush();
+    this.#socket?.destroySoon();
+  }
+}
+
+/** The links between this proxy and its peers. Each node dials each other, so a link that works in one direction only shows as such. */
+export class PeerLinks {
+  readonly #options: PeerLinksOptions;
+  readonly #control = new Map<NodeId, Outgoing>();
+  readonly #bulk = new Map<NodeId, Outgoing>();
+  readonly #incoming = new Set<net.Socket>();
+  readonly #server: net.Server;
+
+  constructor(options: PeerLinksOptions) {
+    this.#options = options;
+    for (const peer of options.peers.keys()) {
+      if (peer === options.self) continue;
+      this.#control.set(peer, new Outgoing(options, peer, 'control'));
+      this.#bulk.set(peer, new Outgoing(options, peer, 'bulk'));
+    }
+    this.#server = net.createServer({ noDelay: true }, (socket) => this.#accept(socket));
+  }
+
+  get peers(): readonly NodeId[] {
+    return [...this.#control.keys()];
+  }
+
+  /** Listens and dials. Rejects when the port cannot be had. */
+  async start(): Promise<void> {
+    const { host, port } = this.#options.listen;
+    this.#server.listen({ host, port });
+    await once(this.#server, 'listening');
+    for (const link of [...this.#control.values(), ...this.#bulk.values()]) link.dial();
+  }
+
+  send(to: NodeId, message: PeerMessage): boolean {
+    return this.#control.get(to)?.send(message) ?? false;
+  }
+
+  broadcast(message: PeerMessage): void {
+    for (const link of this.#control.values()) link.send(message);
+  }
+
+  sendChunk(to: NodeId, chunk: Chunk): Promise<boolean> {
+    return this.#bulk.get(to)?.sendAndDrain(chunk) ?? Promise.resolve(false);
+  }
+
+  isUp(peer: NodeId): boolean {
+    return this.#control.get(peer)?.up ?? false;
+  }
+
+  async stop(): Promise<void> {
+    for (const link of [...this.#control.values(), ...this.#bulk.values()]) link.stop();
+    const closed = once(this.#server, 'close');
+    this.#server.close();
+    for (const socket of this.#incoming) socket.destroy();
+    await closed;
+  }
+
+  #accept(socket: net.Socket): void {
+    this.#incoming.add(socket);
+    const { log, secret, keepalive, silence } = this.#options;
+    const timer = setTimeout(() => socket.destroy(), CONNECT_TIMEOUT);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      this.#incoming.delete(socket);
+    });
+    socket.on('error', (error) => log.debug({ error: error.message }, 'peer connection failed'));
+    receive(socket, secret, (hello) => this.#refusal(hello)).then(
+      (hello) => {
+        clearTimeout(timer);
+        tuneSocket(socket, keepalive);
+        if (hello.kind === 'control') socket.setTimeout(silence, () => socket.destroy());
+        this.#read(socket, hello);
+      },
+      (error: unknown) => {
+        log.warn({ remote: socket.remoteAddress }, `peer refused: ${(error as Error).message}`);
+        socket.destroySoon();
+      },
+    );
+  }
+
+  #refusal(hello: Hello): string | undefined {
+    const { cluster, self, peers } = this.#options;
+    if (hello.cluster !== cluster) return `this is cluster "${cluster}", not "${hello.cluster}"`;
+    if (hello.to !== self) return `this is node ${self}, not node ${hello.to}`;
+    if (hello.node === self || !peers.has(hello.node as NodeId)) return `node ${hello.node} is not one of nodes: in the configuration`;
+    return undefined;
+  }
+
+  #read(socket: net.Socket, hello: Hello): void {
+    const from = hello.node as NodeId;
+    const unpackr = new Packr({ sequential: true });
+    const reader = new FrameReader((body) => {
+      const message: unknown = unpackr.unpack(body);
+      if (hello.kind === 'control') this.#options.onMessage(from, message as PeerMessage);
+      else this.#options.onChunk(from, message as Chunk);
+    });
+    socket.on('data', (chunk: Buffer) => reader.push(chunk));
+  }
+}
