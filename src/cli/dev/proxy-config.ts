@@ -1,0 +1,39 @@
+import { stringify } from 'yaml';
+import { HOST } from './ports.ts';
+import type { PortPlan, Service } from './ports.ts';
+
+export interface ProxyConfigInput {
+  readonly node: number;
+  readonly ports: PortPlan;
+  readonly secret: string;
+  readonly dataDir: string;
+  /** Where this node's own PostgreSQL is: a socket directory or a host. */
+  readonly postgresHost: string;
+  /** False: the nodes reach each other directly. */
+  readonly relays: boolean;
+}
+
+/** The text of one proxy's configuration file: its own addresses are direct, the others' lead through its relays. */
+export function proxyConfig({ node, ports, secret, dataDir, postgresHost, relays }: ProxyConfigInput): string {
+  const address = (to: number, service: Service): { host: string; port: number } => ({
+    host: HOST,
+    port: to === node || !relays ? ports.of(service, to) : ports.relay(node, to, service),
+  });
+  const config = {
+    node,
+    cluster: { name: 'dev', secret },
+    data_dir: dataDir,
+    listen: { host: HOST, port: ports.client(node) },
+    peer_listen: { host: HOST, port: ports.peer(node) },
+    admin: { host: HOST, port: ports.admin(node) },
+    postgres: { host: postgresHost, port: ports.postgres(node), user: 'postgres', database: 'postgres' },
+    databases: ['postgres'],
+    nodes: ports.ids.map((id) => ({
+      id,
+      peer: address(id, 'peer'),
+      postgres: address(id, 'postgres'),
+      client: address(id, 'client'),
+    })),
+  };
+  return `# Written by \`pgmm dev up\` at each start.\n${stringify(config)}`;
+}

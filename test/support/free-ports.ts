@@ -1,0 +1,45 @@
+import { HOST, PortPlan, portProblem } from '../../src/cli/dev/ports.ts';
+import { createServer } from 'node:net';
+
+/** Below what operating systems hand out by themselves, so that no outgoing connection takes one in between. */
+const LOWEST = 10_000;
+const HIGHEST = 32_000;
+
+/** A port that nothing listens on. */
+export async function freePort(): Promise<number> {
+  return (await freePorts(1))[0];
+}
+
+/** Different ports that nothing listens on. */
+export async function freePorts(count: number): Promise<number[]> {
+  const found = new Set<number>();
+  while (found.size < count) {
+    const port = randomPort();
+    if ((await portProblem(port)) === undefined) found.add(port);
+  }
+  return [...found];
+}
+
+/** A first port for `pgmm dev up --port`, such that all the ports derived from it are free. */
+export async function freeFirstPort(nodes: number): Promise<number> {
+  for (;;) {
+    const first = randomPort();
+    const ports = new PortPlan(first, nodes).purposes(true).map(({ port }) => port);
+    const problems = await Promise.all(ports.map(portProblem));
+    if (problems.every((problem) => problem === undefined)) return first;
+  }
+}
+
+/** Takes a port until the returned function is called. */
+export async function occupy(port: number): Promise<() => Promise<void>> {
+  const server = createServer();
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(port, HOST, resolve);
+  });
+  return () => new Promise((resolve) => server.close(() => resolve()));
+}
+
+function randomPort(): number {
+  return LOWEST + Math.floor(Math.random() * (HIGHEST - LOWEST));
+}
