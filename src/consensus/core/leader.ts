@@ -154,9 +154,7 @@ export class Leader {
     const prevIndex = at(progress.next - 1);
     const prevTerm = this.#log.termAt(prevIndex);
     if (prevTerm === null) return this.#sendSnapshot(to, progress);
-    const entries = withEntries
-      ? this.#log.slice(progress.next, this.#log.lastIndex, this.#config.maxBatchBytes)
-      : [];
+    const entries = withEntries ? this.#log.slice(progress.next, this.#log.lastIndex, this.#config.maxBatchBytes) : [];
     const last = at(prevIndex + entries.length);
     const commit = this.#log.commit;
     this.#send(to, { type: 'append', term: this.#term, prevIndex, prevTerm, entries, commit });

@@ -66,7 +66,10 @@ export class RaftCore {
 
   constructor(config: RaftConfig, restored: Restored) {
     const { id, voters, electionTicks, heartbeatTicks } = config;
-    invariant(new Set(voters).size === voters.length && voters.includes(id), 'voters must be unique and include the id');
+    invariant(
+      new Set(voters).size === voters.length && voters.includes(id),
+      'voters must be unique and include the id',
+    );
     invariant(heartbeatTicks >= 1 && electionTicks > heartbeatTicks, 'electionTicks must exceed heartbeatTicks');
     invariant(config.maxInflightBatches >= 1 && config.maxBatchBytes >= 1, 'limits must be positive');
     this.#config = config;
@@ -481,7 +484,8 @@ export class RaftCore {
   #reportLeadership(): Leadership | null {
     const now = this.#leadership();
     const old = this.#reported;
-    if (now.leader === old.leader && now.term === old.term && now.role === old.role && now.ready === old.ready) return null;
+    if (now.leader === old.leader && now.term === old.term && now.role === old.role && now.ready === old.ready)
+      return null;
     this.#reported = now;
     return now;
   }

@@ -72,7 +72,10 @@ export class Checker {
     this.#leaders.set(core.term, name);
     check(core.lastIndex >= this.lastCommitted, `leader ${name} lacks committed entries`);
     for (let i = core.firstIndex - 1; i <= this.lastCommitted; i++) {
-      check(core.termAt(logIndex(i)) === this.#committed[i], `leader ${name} has another entry ${i} than was committed`);
+      check(
+        core.termAt(logIndex(i)) === this.#committed[i],
+        `leader ${name} has another entry ${i} than was committed`,
+      );
     }
   }
 
