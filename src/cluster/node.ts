@@ -1,0 +1,316 @@
+import { performance } from 'node:perf_hooks';
+import { formatGid, parseGid } from '../commit/gid.ts';
+import { decodeCommand, decodeSnapshot, encodeCommand } from '../commit/log-codec.ts';
+import type { GuardSnapshot } from '../commit/core/guard.ts';
+import * as reports from '../commit/core/reports.ts';
+import type { ErrorReport } from '../commit/core/types.ts';
+import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
+import { PgError } from '../runtime/errors.ts';
+import { HybridClock } from '../runtime/hybrid-clock.ts';
+import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { CommitLevel, CommitOutcome, Commits } from '../session/ports.ts';
+import { NodeCore } from './core/node-core.ts';
+import type { NodeEffect, NodeEvent, NodeSettings } from './core/types.ts';
+import type { Chunk, PeerMessage } from './messages.ts';
+import type { ChangeSource, Replica } from './ports.ts';
+import { RemoteChanges } from './remote-changes.ts';
+
+/** The Raft driver, as the cluster node uses it. */
+export interface DecisionLog {
+  /** Appends if this node leads that term; answers the entry's index. */
+  propose(payload: Uint8Array, term: number): LogIndex | undefined;
+  receive(from: NodeId, message: unknown): void;
+}
+
+export interface PeerSender {
+  send(to: NodeId, message: PeerMessage): boolean;
+  broadcast(message: PeerMessage): void;
+  sendChunk(to: NodeId, chunk: Chunk): Promise<boolean>;
+}
+
+export interface ClusterNodeOptions {
+  readonly settings: NodeSettings;
+  readonly cluster: string;
+  readonly heartbeatInterval: number;
+  /** How long one piece of a large transaction may take, in milliseconds. */
+  readonly fetchTimeout: number;
+  readonly log: Logger;
+  readonly observer: ClusterObserver;
+}
+
+/** Hooks for metrics. */
+export interface ClusterObserver {
+  finished(outcome: 'committed' | 'aborted' | 'unknown', sqlstate: string | undefined, phases: CommitPhases): void;
+  conflict(kind: 'backend' | 'transaction'): void;
+  membersChanged(): void;
+}
+
+/** Seconds since PREPARE was sent; undefined for what was not reached. */
+export interface CommitPhases {
+  readonly prepared: number | undefined;
+  readonly decoded: number | undefined;
+  readonly decided: number | undefined;
+  readonly total: number;
+}
+
+interface OwnCommit {
+  readonly begun: number;
+  readonly resolve: (outcome: CommitOutcome) => void;
+  prepared?: number;
+  decoded?: number;
+  decided?: number;
+}
+
+/**
+ * Drives the node core in production: turns what sockets, PostgreSQL and the Raft driver report into its events, and carries
+ * out its effects. All decisions are the core's.
+ */
+export class ClusterNode implements Commits {
+  readonly core: NodeCore;
+  readonly clock: HybridClock;
+  readonly #options: ClusterNodeOptions;
+  readonly #own = new Map<Gid, OwnCommit>();
+  readonly #sources = new Map<Gid, ChangeSource>();
+  readonly #remote: RemoteChanges;
+  readonly #events: NodeEvent[] = [];
+  #stepping = false;
+  #sequence = 0;
+  #postgresUp = false;
+  #ticker: NodeJS.Timeout | undefined;
+  #replica!: Replica;
+  #raft!: DecisionLog;
+  #links!: PeerSender;
+
+  constructor(options: ClusterNodeOptions, snapshot: GuardSnapshot | undefined) {
+    this.#options = options;
+    this.core = new NodeCore(options.settings, snapshot);
+    this.clock = new HybridClock(Date.now);
+    this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);
+  }
+
+  /** Joins the node with the parts that report to it. */
+  connect(parts: { replica: Replica; raft: DecisionLog; links: PeerSender }): void {
+    this.#replica = parts.replica;
+    this.#raft = parts.raft;
+    this.#links = parts.links;
+  }
+
+  start(): void {
+    this.#tick();
+    this.#ticker = setInterval(() => this.#tick(), this.#options.heartbeatInterval);
+  }
+
+  stop(): void {
+    clearInterval(this.#ticker);
+  }
+
+  #tick(): void {
+    const { core } = this;
+    this.#links.broadcast({
+      t: 'beat',
+      clock: this.clock.next(),
+      committed: core.committed,
+      epoch: core.epoch,
+      postgres: this.#postgresUp,
+    });
+    this.step({ type: 'tick', now: performance.now(), wall: Date.now() });
+  }
+
+  /** Events that effects bring about at once are taken after the event under way. */
+  step(event: NodeEvent): void {
+    this.#events.push(event);
+    if (this.#stepping) return;
+    this.#stepping = true;
+    try {
+      let next: NodeEvent | undefined;
+      while ((next = this.#events.shift()) !== undefined) {
+        for (const effect of this.core.step(next)) this.#perform(effect);
+      }
+    } finally {
+      this.#stepping = false;
+    }
+  }
+
+  #perform(effect: NodeEffect): void {
+    const replica = this.#replica;
+    switch (effect.type) {
+      case 'send':
+        this.#links.send(effect.to, effect.message);
+        return;
+      case 'append': {
+        const index = this.#raft.propose(encodeCommand(effect.command), effect.term);
+        if (index === undefined) this.#events.unshift({ type: 'append-refused' });
+        else if (index !== effect.index) throw new Error(`log entry stands at ${index}, not at ${effect.index}`);
+        return;
+      }
+      case 'commit':
+        this.#mark(effect.entry.gid, 'decided');
+        return replica.commit(effect.entry);
+      case 'apply':
+        return this.#apply(effect.gid, effect.database);
+      case 'cancel-apply':
+        return replica.cancelApply(effect.gid);
+      case 'rollback-prepared':
+        return replica.rollbackPrepared(effect.gid, effect.database);
+      case 'overrule-backend':
+        this.#options.observer.conflict('backend');
+        return replica.overruleBackend(effect.pid, effect.error);
+      case 'recover':
+        return replica.recover();
+      case 'release':
+        this.#sources.delete(effect.gid);
+        this.#remote.drop(effect.gid);
+        return replica.release(effect.gid);
+      case 'answer':
+        return this.#answer(effect);
+      case 'members-changed': {
+        const members = [...this.core.guard.members].map(([node, epoch]) => ({ node, epoch }));
+        this.#options.log.info({ index: this.core.guard.index, members, state: this.core.state }, 'membership changed');
+        return this.#options.observer.membersChanged();
+      }
+      case 'missing':
+        this.#options.log.warn({ gid: effect.gid, index: effect.index }, 'a committed transaction is missing here');
+        return;
+      case 'fenced':
+        this.#options.log.fatal(`this node takes no part any more: ${effect.reason}`);
+        return;
+    }
+  }
+
+  #apply(gid: Gid, database: string): void {
+    const source = this.#sources.get(gid);
+    if (source === undefined) {
+      this.step({ type: 'applied', gid, error: { sqlstate: 'XX000', message: `the changes of "${gid}" are not here` } });
+    } else {
+      this.#replica.apply(gid, database, source);
+    }
+  }
+
+  // ---- what the other parts report
+
+  onMessage(from: NodeId, message: PeerMessage): void {
+    switch (message.t) {
+      case 'raft':
+        return this.#raft.receive(from, message.m);
+      case 'fetch':
+        void this.#serve(from, message.gid, message.offset, message.limit);
+        return;
+      case 'beat':
+        this.clock.receive(message.clock);
+        break;
+      case 'announce': {
+        const parts = parseGid(message.gid);
+        if (parts === undefined) return;
+        this.clock.receive(parts.clock);
+        this.#keepSource(from, message);
+        break;
+      }
+    }
+    this.step({ type: 'message', from, message });
+  }
+
+  #keepSource(from: NodeId, { gid, data }: Extract<PeerMessage, { t: 'announce' }>): void {
+    if (this.#sources.has(gid)) return;
+    this.#sources.set(gid, data === undefined ? this.#remote.source(gid, from) : { type: 'inline', data });
+  }
+
+  onChunk(from: NodeId, chunk: Chunk): void {
+    this.#remote.onChunk(from, chunk);
+  }
+
+  /** A peer pulls a piece of an own transaction. */
+  async #serve(to: NodeId, gid: Gid, offset: number, limit: number): Promise<void> {
+    try {
+      const { bytes, last } = await this.#replica.readChanges(gid, offset, limit);
+      await this.#links.sendChunk(to, { gid, offset, bytes, last });
+    } catch (error) {
+      const reason = `node ${this.#options.settings.self} does not have the changes of "${gid}": ${(error as Error).message}`;
+      await this.#links.sendChunk(to, { gid, offset, bytes: new Uint8Array(0), last: true, error: reason });
+    }
+  }
+
+  onEntries(entries: readonly Entry[]): void {
+    for (const entry of entries) {
+      this.step({ type: 'entry', entry: { index: entry.index, command: decodeCommand(entry.payload) } });
+    }
+  }
+
+  onInstall(snapshot: Snapshot): void {
+    this.step({ type: 'install', snapshot: decodeSnapshot(snapshot.state) });
+  }
+
+  onLeadership({ leader, term, ready }: Leadership): void {
+    this.step({ type: 'leadership', leader, term, ready });
+  }
+
+  onPostgres(event: Extract<NodeEvent, { type: 'postgres-up' | 'postgres-down' }>): void {
+    this.#postgresUp = event.type === 'postgres-up';
+    this.step(event);
+  }
+
+  /** The decoder has all changes of an own transaction. */
+  onDecoded(gid: Gid, database: string, data: Uint8Array | undefined): void {
+    this.#mark(gid, 'decoded');
+    this.step({ type: 'decoded', gid, database, data });
+  }
+
+  // ---- Commits: what sessions ask for
+
+  refusal(): PgError | undefined {
+    const reason = this.core.refusal;
+    return reason === undefined ? undefined : toPgError(reports.notWritable(reason, this.#options.settings.self));
+  }
+
+  allocate(): Gid {
+    const { cluster, settings } = this.#options;
+    this.#sequence += 1;
+    return formatGid({
+      cluster,
+      node: settings.self,
+      epoch: this.core.epoch,
+      sequence: this.#sequence,
+      clock: this.clock.next(),
+    });
+  }
+
+  begin(gid: Gid, database: string, level: CommitLevel): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> } {
+    const outcome = new Promise<CommitOutcome>((resolve) => this.#own.set(gid, { begun: performance.now(), resolve }));
+    this.step({ type: 'begin', gid, database, everywhere: level === 'remote_apply' });
+    return {
+      outcome,
+      prepared: (error) => {
+        this.#mark(gid, 'prepared');
+        if (error === undefined) this.step({ type: 'prepared', gid });
+        else this.step({ type: error.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed', gid, error: toReport(error) });
+      },
+    };
+  }
+
+  #mark(gid: Gid, phase: 'prepared' | 'decoded' | 'decided'): void {
+    const own = this.#own.get(gid);
+    if (own !== undefined) own[phase] ??= performance.now();
+  }
+
+  #answer({ gid, outcome }: Extract<NodeEffect, { type: 'answer' }>): void {
+    const own = this.#own.get(gid);
+    if (own === undefined) return;
+    this.#own.delete(gid);
+    const seconds = (at: number | undefined) => (at === undefined ? undefined : (at - own.begun) / 1000);
+    this.#options.observer.finished(outcome.type, outcome.type === 'committed' ? undefined : outcome.error.sqlstate, {
+      prepared: seconds(own.prepared),
+      decoded: seconds(own.decoded),
+      decided: seconds(own.decided),
+      total: (performance.now() - own.begun) / 1000,
+    });
+    own.resolve(outcome.type === 'committed' ? outcome : { type: outcome.type, error: toPgError(outcome.error) });
+  }
+}
+
+export function toPgError({ sqlstate, message, detail, hint, fields }: ErrorReport): PgError {
+  return new PgError(sqlstate, message, { detail, hint, ...(fields && { fields }) });
+}
+
+export function toReport({ sqlstate, message, detail, hint, fields }: PgError): ErrorReport {
+  return { sqlstate, message, detail, hint, fields: { ...fields } };
+}
