@@ -9,14 +9,20 @@ export interface WaitOptions {
   readonly describe?: () => unknown;
 }
 
+type Truthy<T> = Exclude<T, undefined | null | false | 0 | ''>;
+
 /**
  * Waits until `probe` returns something true and returns that. A probe that throws counts as not yet. The error at the
  * deadline says what was waited for and what was seen last.
  */
-export async function waitFor<T>(what: string, probe: () => Promise<T> | T, options: WaitOptions = {}): Promise<T> {
+export async function waitFor<T>(
+  what: string,
+  probe: () => Promise<T> | T,
+  options: WaitOptions = {},
+): Promise<Truthy<T>> {
   const { timeoutMs = 10_000, everyMs = 25, describe } = options;
   let last: unknown = 'nothing seen yet';
-  const found = await poll<{ value: T }>(
+  const found = await poll<{ value: Truthy<T> }>(
     what,
     async () => {
       try {
@@ -25,7 +31,7 @@ export async function waitFor<T>(what: string, probe: () => Promise<T> | T, opti
         last = error;
         return undefined;
       }
-      return Boolean(last) && { value: last as T };
+      return Boolean(last) && { value: last as Truthy<T> };
     },
     { timeoutMs, everyMs, describe: () => inspect(describe === undefined ? last : describe(), { depth: 4 }) },
   );

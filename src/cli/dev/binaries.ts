@@ -24,20 +24,24 @@ export interface FindOptions {
   readonly bin?: string | undefined;
   readonly user: RunUser | undefined;
   readonly say: (line: string) => void;
+  /** Where the npm package is, and where a copy of it may go; only a test says so. */
+  readonly packaged?: string;
+  readonly cacheParent?: string;
 }
 
 /** Finds PostgreSQL's programs and proves that the user can run them. */
-export async function findBinaries({ bin, user, say }: FindOptions): Promise<PostgresBinaries> {
+export async function findBinaries(options: FindOptions): Promise<PostgresBinaries> {
+  const { bin, user } = options;
   if (bin !== undefined) {
     const tried = await tryBinaries(resolve(bin), user);
     if (typeof tried === 'string') throw new DevError(`--postgres-bin ${bin}: ${tried}`);
     return tried;
   }
-  const packaged = embeddedDirectory();
+  const packaged = options.packaged ?? embeddedDirectory();
   hydrateSymlinks(packaged);
   const inPlace = await tryBinaries(join(packaged, 'native', 'bin'), user);
   if (typeof inPlace !== 'string') return inPlace;
-  const copy = await copiedDirectory(packaged, user, say);
+  const copy = await copiedDirectory(packaged, options);
   const copied = await tryBinaries(join(copy, 'native', 'bin'), user);
   if (typeof copied === 'string') throw new DevError(`the PostgreSQL in ${copy} doesn't run: ${copied}`);
   return copied;
@@ -109,13 +113,10 @@ function hydrateSymlinks(packaged: string): void {
  * A copy of the package that the user can reach, for a clone below a closed home directory such as /root. It is made
  * once per version, and only used again if nobody else can have written to it.
  */
-async function copiedDirectory(
-  packaged: string,
-  user: RunUser | undefined,
-  say: (line: string) => void,
-): Promise<string> {
+async function copiedDirectory(packaged: string, { user, say, cacheParent }: FindOptions): Promise<string> {
   const { version } = JSON.parse(readFileSync(join(packaged, 'package.json'), 'utf8')) as { version: string };
-  const parent = [tmpdir(), '/var/tmp', '/tmp'].find((directory) => canReach(user, directory));
+  const parents = cacheParent === undefined ? [tmpdir(), '/var/tmp', '/tmp'] : [cacheParent];
+  const parent = parents.find((directory) => canReach(user, directory));
   if (parent === undefined) throw new DevError(`user ${user?.name ?? ''} can't reach ${tmpdir()} or /tmp`);
   const uid = process.getuid?.() ?? 0;
   const cache = join(parent, `pgmm-postgres-${version}-${basename(packaged)}-${uid}`);
