@@ -1,0 +1,65 @@
+/**
+ * Replica identities. A published table without one can't be updated (55000), and each partition leaf needs its own. So
+ * a table without an immediate, valid primary key gets REPLICA IDENTITY FULL, and DEFAULT again once it has one. An
+ * identity that the user chose and that works is left alone.
+ */
+export const IDENTITY_SQL = `
+CREATE OR REPLACE FUNCTION multimaster.set_identity(relation regclass, original "char", clause text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $function$
+BEGIN
+  PERFORM multimaster.execute_quietly(format('ALTER TABLE %s REPLICA IDENTITY %s', relation, clause));
+  INSERT INTO multimaster.identity AS known (relation, original) VALUES (set_identity.relation, set_identity.original)
+    ON CONFLICT DO NOTHING;
+END
+$function$;
+
+-- PostgreSQL 18 can't update a table with FULL and a virtual generated column: such a table uses any index that will do.
+CREATE OR REPLACE FUNCTION multimaster.full_identity(relation regclass) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $function$
+  SELECT coalesce((
+    SELECT format('USING INDEX %I', c.relname)
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE i.indrelid = relation AND i.indisunique AND i.indimmediate AND i.indisvalid
+      AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND NOT EXISTS (
+        SELECT FROM pg_attribute a
+        WHERE a.attrelid = relation AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull
+      )
+      AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attgenerated = 'v')
+    ORDER BY i.indnkeyatts, c.relname LIMIT 1
+  ), 'FULL')
+$function$;
+
+CREATE OR REPLACE FUNCTION multimaster.fix_identity(relation regclass) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $function$
+DECLARE
+  current "char";
+  has_key boolean;
+  ours boolean;
+BEGIN
+  SELECT c.relreplident INTO current FROM pg_class c
+  WHERE c.oid = relation AND c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384;
+  IF NOT FOUND THEN RETURN; END IF;
+  SELECT EXISTS (
+    SELECT FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary AND i.indimmediate AND i.indisvalid
+  ) INTO has_key;
+  SELECT EXISTS (SELECT FROM multimaster.identity k WHERE k.relation = fix_identity.relation) INTO ours;
+
+  IF current = 'i' AND NOT (ours AND has_key) AND EXISTS (
+    SELECT FROM pg_index i WHERE i.indrelid = relation AND i.indisreplident AND i.indimmediate AND i.indisvalid
+  ) THEN
+    RETURN;
+  END IF;
+  IF has_key THEN
+    IF current IN ('f', 'i') AND ours THEN
+      PERFORM multimaster.execute_quietly(format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', relation));
+      DELETE FROM multimaster.identity k WHERE k.relation = fix_identity.relation AND k.original = 'd';
+    ELSIF current IN ('n', 'i') THEN
+      PERFORM multimaster.set_identity(relation, current, 'DEFAULT');
+    END IF;
+  ELSIF current <> 'f' THEN
+    PERFORM multimaster.set_identity(relation, current, multimaster.full_identity(relation));
+  END IF;
+END
+$function$;
+`;
