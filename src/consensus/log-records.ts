@@ -29,6 +29,8 @@ const VERSION = 1;
 const FRAME = 8;
 const BODY_HEAD = 8;
 const KINDS = ['header', 'hardState', 'truncate', 'entry', 'seal'] as const;
+/** A kind's byte is its place in KINDS plus one, so that zeros are no record. */
+const kindOf = (byte: number): LogRecord['kind'] | undefined => (byte === 0 ? undefined : KINDS.at(byte - 1));
 const FIELD_BYTES = { header: 4 + 4 + 8 + 12, hardState: 12, truncate: 8, entry: 16, seal: 0 } as const;
 
 const aligned = (n: number): number => (n + 7) & ~7;
@@ -95,7 +97,7 @@ export function decodeRecord(bytes: Buffer, start: number): Decoded | null {
   if (length === null || bytes.readUInt32LE(start + 4) !== checksum(bytes, start, length)) return null;
   const fields = start + FRAME + BODY_HEAD;
   const end = start + FRAME + length;
-  const record = decodeFields(bytes, KINDS[bytes.readUInt8(start + FRAME) - 1]!, fields, end);
+  const record = decodeFields(bytes, KINDS[bytes.readUInt8(start + FRAME) - 1], fields, end);
   return record && { record, batch: bytes.readUInt32LE(start + FRAME + 4), next: start + aligned(FRAME + length) };
 }
 
@@ -114,7 +116,7 @@ function frameLength(bytes: Buffer, start: number): number | null {
   if (start + FRAME + BODY_HEAD > bytes.length) return null;
   const length = bytes.readUInt32LE(start);
   if (length < BODY_HEAD || start + FRAME + length > bytes.length) return null;
-  const kind = KINDS[bytes.readUInt8(start + FRAME) - 1];
+  const kind = kindOf(bytes.readUInt8(start + FRAME));
   if (kind === undefined || length < BODY_HEAD + FIELD_BYTES[kind]) return null;
   return kind === 'entry' || length === BODY_HEAD + FIELD_BYTES[kind] ? length : null;
 }

@@ -50,7 +50,7 @@ export async function recover(disk: Disk, directory: string, snapshot: Snapshot 
     .filter((n) => n > 0)
     .sort((a, b) => a - b);
   let first = numbers.length - 1;
-  while (first > 0 && numbers[first - 1] === numbers[first]! - 1) first--;
+  while (first > 0 && numbers[first - 1] === numbers[first] - 1) first--;
   const replay = new Replay(snapshot);
   const segments: RecoveredSegment[] = [];
   let tail: Tail = { end: 0, torn: false, sealed: false };
@@ -139,14 +139,21 @@ class Replay {
         if (this.#isFirst && record.previousIndex > this.#snapshotIndex) {
           this.#damaged(offset, `what precedes entry ${record.previousIndex + 1} is missing`);
         }
-        return this.#setHardState(record.hardState, offset);
-      case 'hardState':
-        return this.#setHardState(record.hardState, offset);
+        {
+          this.#setHardState(record.hardState, offset);
+          return;
+        }
+      case 'hardState': {
+        this.#setHardState(record.hardState, offset);
+        return;
+      }
       case 'truncate':
         while ((this.entries.at(-1)?.index ?? 0) >= record.from) this.entries.pop();
         return;
-      case 'entry':
-        return this.#entry(record.entry, offset);
+      case 'entry': {
+        this.#entry(record.entry, offset);
+        return;
+      }
       case 'seal':
         return;
     }

@@ -124,12 +124,13 @@ export class LogStore implements Storage {
     while (this.#queue.length > 0) {
       const jobs = this.#takeJobs();
       try {
-        const { work } = jobs[0]!;
+        const { work } = jobs[0];
         if ('compact' in work) await this.#compact(work.compact);
         else if (work.append.snapshot !== null) await this.#install(work.append, work.append.snapshot);
         else await this.#write(jobs.flatMap((job) => ('append' in job.work ? recordsOf(job.work.append) : [])));
       } catch (error) {
-        return this.#fail(error instanceof Error ? error : new Error(String(error)), jobs);
+        this.#fail(error instanceof Error ? error : new Error(String(error)), jobs);
+        return;
       }
       for (const job of jobs) job.resolve();
     }
@@ -173,7 +174,7 @@ export class LogStore implements Storage {
   async #saveSnapshot(snapshot: Snapshot): Promise<void> {
     await writeSnapshot(this.#disk, this.#directory, snapshot);
     this.#snapshotIndex = snapshot.index;
-    while (this.#segments.length > 1 && this.#segments[0]!.maxIndex <= snapshot.index) {
+    while (this.#segments.length > 1 && this.#segments[0].maxIndex <= snapshot.index) {
       const gone = this.#segments.shift()!;
       await this.#disk.remove(join(this.#directory, segmentName(gone.segment)));
     }

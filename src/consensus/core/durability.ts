@@ -61,7 +61,7 @@ export class Durability {
   confirm(seq: number): Outgoing[] {
     invariant(seq > this.#confirmed && seq <= this.#issued, () => `request ${seq} confirmed, ${this.#issued} issued`);
     this.#confirmed = seq;
-    while (this.#requests.length > 0 && this.#requests[0]!.seq <= seq) {
+    while (this.#requests.length > 0 && this.#requests[0].seq <= seq) {
       const request = this.#requests.shift()!;
       this.#hardState = request.hardState;
       if (request.lastIndex > this.#index) this.#index = request.lastIndex;
@@ -75,7 +75,7 @@ export class Durability {
 /** Of the acknowledgements to one leader that become true together only the last says anything new. */
 function withoutSuperseded(outgoing: Outgoing[]): Outgoing[] {
   return outgoing.filter((one, i) => {
-    const next = outgoing[i + 1];
+    const next = outgoing.at(i + 1);
     return !(
       one.message.type === 'appendAccepted' &&
       next?.message.type === 'appendAccepted' &&

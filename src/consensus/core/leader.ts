@@ -55,14 +55,14 @@ export class Leader {
   accepted(from: NodeId, reply: AppendAccepted): void {
     const progress = this.#followers.get(from);
     if (progress === undefined) return;
-    progress.active = true;
+    progress.silence = 0;
     progress.accepted(reply.match);
   }
 
   rejected(from: NodeId, reply: AppendRejected): void {
     const progress = this.#followers.get(from);
     if (progress === undefined) return;
-    progress.active = true;
+    progress.silence = 0;
     // The follower has hintTerm at hintIndex; positions where this log has a higher term can't match it.
     const hint = this.#log.lastNotAfter(reply.hintIndex, reply.hintTerm);
     progress.rejected(reply.prevIndex, hint.index);
@@ -71,7 +71,7 @@ export class Leader {
   heartbeatAnswered(from: NodeId, reply: HeartbeatReply): void {
     const progress = this.#followers.get(from);
     if (progress === undefined) return;
-    progress.active = true;
+    progress.silence = 0;
     progress.heard(reply.round);
   }
 
@@ -79,13 +79,10 @@ export class Leader {
     for (const progress of this.#followers.values()) progress.tick(this.#config.electionTicks);
   }
 
-  /** Whether a majority was heard from since the last call (check quorum, section 6.2). */
-  checkQuorum(): boolean {
-    let heard = 1;
-    for (const progress of this.#followers.values()) {
-      if (progress.active) heard++;
-      progress.active = false;
-    }
+  /** Whether a majority was heard from within an election timeout (check quorum, section 6.2). */
+  hearsMajority(): boolean {
+    const silences = [...this.#followers.values()].map((progress) => progress.silence);
+    const heard = 1 + silences.filter((ticks) => ticks < this.#config.electionTicks).length;
     return heard >= majority(this.#config.voters.length);
   }
 
@@ -98,14 +95,15 @@ export class Leader {
     return index > this.#log.commit && this.#log.termAt(index) === this.#term ? index : this.#log.commit;
   }
 
-  /** Sends every follower what it may be sent now: entries, or an empty append if it doesn't know the commit index. */
+  /** Sends every follower what it may be sent now: entries, or if there are none the commit index it doesn't know. */
   replicate(): void {
     for (const [to, progress] of this.#followers) {
       let sent = false;
       while (!progress.paused && progress.next <= this.#log.lastIndex && this.#append(to, progress, true)) sent = true;
-      const behind = progress.toldCommit < Math.min(this.#log.commit, progress.next - 1);
-      const lost = progress.check && progress.match < this.#log.lastIndex;
-      if (!sent && progress.state === 'replicate' && (behind || lost)) this.#append(to, progress, false);
+      if (!sent && progress.state === 'replicate') {
+        if (progress.check && progress.match < this.#log.lastIndex) this.#append(to, progress, false);
+        else if (progress.toldCommit < Math.min(this.#log.commit, progress.next - 1)) this.#tellCommit(to, progress);
+      }
       progress.check = false;
     }
     this.#handOver();
@@ -163,10 +161,19 @@ export class Leader {
     return true;
   }
 
+  #tellCommit(to: NodeId, progress: Progress): void {
+    const prevIndex = at(progress.next - 1);
+    const prevTerm = this.#log.termAt(prevIndex);
+    if (prevTerm === null) return;
+    const { commit } = this.#log;
+    this.#send(to, { type: 'commit', term: this.#term, prevIndex, prevTerm, commit });
+    progress.toldCommit = at(Math.min(commit, prevIndex));
+  }
+
   /** Not to a follower that doesn't answer: it would be sent again and again. */
   #sendSnapshot(to: NodeId, progress: Progress): boolean {
     const snapshot = this.#log.snapshot;
-    if (snapshot === null || !progress.active) return false;
+    if (snapshot === null || progress.silence >= this.#config.electionTicks) return false;
     this.#send(to, { type: 'snapshot', term: this.#term, snapshot });
     progress.sentSnapshot(snapshot.index);
     progress.toldCommit = snapshot.index;

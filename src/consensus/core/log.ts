@@ -68,7 +68,7 @@ export class RaftLog {
     const limit = to - this.firstIndex + 1;
     let end = start;
     for (let bytes = 0; end < limit; end++) {
-      bytes += this.#entries[end]!.payload.length;
+      bytes += this.#entries[end].payload.length;
       if (bytes > maxBytes && end > start) break;
     }
     return this.#entries.slice(start, end);
@@ -106,7 +106,7 @@ export class RaftLog {
   merge(entries: readonly Entry[]): void {
     const fresh = entries.findIndex((entry) => this.termAt(entry.index) !== entry.term);
     if (fresh === -1) return;
-    const from = entries[fresh]!.index;
+    const from = entries[fresh].index;
     if (from <= this.lastIndex) {
       invariant(from > this.#commit, () => `entry ${from} is to be replaced but ${this.#commit} is committed`);
       for (const gone of this.#entries.splice(from - this.firstIndex)) this.#uncommittedBytes -= gone.payload.length;
@@ -122,7 +122,7 @@ export class RaftLog {
     invariant(index >= this.#commit, () => `commit index falls from ${this.#commit} to ${index}`);
     invariant(index <= this.lastIndex, () => `commit index ${index} is past the log's end ${this.lastIndex}`);
     for (let i = this.#commit + 1; i <= index; i++) {
-      this.#uncommittedBytes -= this.#entries[i - this.firstIndex]!.payload.length;
+      this.#uncommittedBytes -= this.#entries[i - this.firstIndex].payload.length;
     }
     this.#commit = index;
   }

@@ -46,6 +46,18 @@ export interface Append {
   readonly commit: LogIndex;
 }
 
+/**
+ * The commit index, as soon as it rises and no append is due that would carry it. Says about the log what an append
+ * without entries says, but isn't answered: if it is lost, the next append or heartbeat says it again.
+ */
+export interface Commit {
+  readonly type: 'commit';
+  readonly term: number;
+  readonly prevIndex: LogIndex;
+  readonly prevTerm: number;
+  readonly commit: LogIndex;
+}
+
 /** The sender's log is durable and equal to the leader's up to `match`. Also answers a snapshot. */
 export interface AppendAccepted {
   readonly type: 'appendAccepted';
@@ -108,6 +120,7 @@ export type Message =
   | Vote
   | VoteReply
   | Append
+  | Commit
   | AppendAccepted
   | AppendRejected
   | Heartbeat

@@ -27,8 +27,8 @@ export class Progress {
   #snapshotAge = 0;
   readonly #maxInflight: number;
 
-  /** Heard from since the last quorum check. */
-  active = false;
+  /** Ticks since it was heard from, or since the leader's election. */
+  silence = 0;
   /** The highest commit index the follower was told, if nothing got lost. */
   toldCommit = at(0);
   /** Send an append even if it carries nothing, to learn whether an earlier one got lost. */
@@ -124,8 +124,9 @@ export class Progress {
     if (round > this.round) this.round = round;
   }
 
-  /** Called per tick: a snapshot that wasn't acknowledged for that long is taken as lost, and the follower probed. */
+  /** A snapshot that wasn't acknowledged for that long is taken as lost, and the follower probed. */
   tick(limit: number): void {
+    this.silence++;
     if (this.#state !== 'snapshot' || ++this.#snapshotAge < limit) return;
     this.#become('probe');
     this.#next = at(this.#match + 1);

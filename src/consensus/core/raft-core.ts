@@ -5,21 +5,19 @@
  * index (6.4), pipelined appends and the leader's disk written in parallel with the followers' (10.2).
  */
 import type { LogIndex, NodeId } from '../../runtime/ids.ts';
-import { Durability } from './durability.ts';
 import { invariant } from './invariant.ts';
 import { Leader } from './leader.ts';
-import { RaftLog } from './log.ts';
-import type { Append, Heartbeat, InstallSnapshot, Message, PreVote, PreVoteReply, Vote } from './messages.ts';
+import type { RaftLog } from './log.ts';
+import type { Append, Commit, Heartbeat, InstallSnapshot, Message, PreVote, PreVoteReply, Vote } from './messages.ts';
 import type { Progress } from './progress.ts';
 import { voteResult } from './quorum.ts';
 import { Prng } from './random.ts';
+import { Replica } from './replica.ts';
 import type {
   Effects,
   Entry,
-  HardState,
   Leadership,
   Outgoing,
-  PersistBatch,
   ProposalAnswer,
   RaftConfig,
   RaftEvent,
@@ -35,8 +33,8 @@ const at = (n: number): LogIndex => n as LogIndex;
 export class RaftCore {
   readonly #config: RaftConfig;
   readonly #prng: Prng;
+  readonly #replica: Replica;
   readonly #log: RaftLog;
-  readonly #durable: Durability;
 
   /** Only rises. With #votedFor it is the hard state; a vote is given once per term. */
   #term: number;
@@ -47,21 +45,17 @@ export class RaftCore {
   /** Present exactly if #role is leader. */
   #lead: Leader | null = null;
   #votes = new Map<NodeId, boolean>();
-  /** Follower and candidates: ticks since a leader or a granted vote. Leader: since the last quorum check. */
+  /** Follower and candidates: ticks since a leader or a granted vote. Leader: what a hand-over has left of its time. */
   #electionElapsed = 0;
   #electionTimeout = 0;
   #heartbeatElapsed = 0;
-  /** Handed to the layer above. At most the commit index and the durable index. */
-  #delivered: LogIndex;
 
   /** Gathered during a step. Promises wait for the disk, messages don't. */
   #messages: Outgoing[] = [];
   #promises: Outgoing[] = [];
   #reads: ReadAnswer[] = [];
   #proposal: ProposalAnswer | null = null;
-  #compacted: Snapshot | null = null;
   #reported: Leadership;
-  #saved: HardState;
   #broken = false;
 
   constructor(config: RaftConfig, restored: Restored) {
@@ -74,13 +68,10 @@ export class RaftCore {
     invariant(config.maxInflightBatches >= 1 && config.maxBatchBytes >= 1, 'limits must be positive');
     this.#config = config;
     this.#prng = new Prng(config.seed ^ Math.imul(id, 0x9e3779b9));
-    this.#log = new RaftLog(restored.snapshot, restored.entries);
+    this.#replica = new Replica(restored, config.retainEntries);
+    this.#log = this.#replica.log;
     this.#term = restored.hardState.term;
     this.#votedFor = restored.hardState.votedFor;
-    invariant(this.#term >= this.#log.lastTerm, 'the restored term is below that of the log');
-    this.#saved = restored.hardState;
-    this.#durable = new Durability(restored.hardState, this.#log.lastIndex);
-    this.#delivered = this.#log.commit;
     this.#reported = this.#leadership();
     this.#resetTimer();
   }
@@ -101,16 +92,16 @@ export class RaftCore {
     return this.#leader;
   }
   get ready(): boolean {
-    return this.#lead !== null && this.#delivered >= this.#lead.noop;
+    return this.#lead !== null && this.#replica.delivered >= this.#lead.noop;
   }
   get commitIndex(): LogIndex {
     return this.#log.commit;
   }
   get deliveredIndex(): LogIndex {
-    return this.#delivered;
+    return this.#replica.delivered;
   }
   get durableIndex(): LogIndex {
-    return this.#durable.index;
+    return this.#replica.durable;
   }
   get firstIndex(): LogIndex {
     return this.#log.firstIndex;
@@ -136,7 +127,7 @@ export class RaftCore {
   }
 
   /** A leader's view of a follower, for metrics and tests. */
-  progress(of: NodeId): Readonly<Pick<Progress, 'state' | 'match' | 'next' | 'inflight' | 'active'>> | null {
+  progress(of: NodeId): Readonly<Pick<Progress, 'state' | 'match' | 'next' | 'inflight' | 'silence'>> | null {
     return this.#lead?.progress(of) ?? null;
   }
 
@@ -153,21 +144,28 @@ export class RaftCore {
   #handle(event: RaftEvent): void {
     switch (event.type) {
       case 'tick':
-        return this.#tick();
+        this.#tick();
+        return;
       case 'message':
-        return this.#receive(event.from, event.message);
+        this.#receive(event.from, event.message);
+        return;
       case 'propose':
-        return this.#propose(event.payload, event.expectedTerm);
+        this.#propose(event.payload, event.expectedTerm);
+        return;
       case 'persisted':
-        return this.#persisted(event.seq);
+        this.#persisted(event.seq);
+        return;
       case 'readIndex':
-        return this.#readIndex(event.context);
+        this.#readIndex(event.context);
+        return;
       case 'compact':
-        return this.#compact(event.index, event.state);
+        this.#replica.compact(event.index, event.state);
+        return;
       case 'transferLeadership':
         if (this.#lead === null) return;
         this.#electionElapsed = 0;
-        return this.#lead.transfer(event.to);
+        this.#lead.transfer(event.to);
+        return;
       case 'campaign':
         if (this.#lead === null) this.#campaign();
     }
@@ -180,10 +178,13 @@ export class RaftCore {
       return;
     }
     this.#lead.tick();
+    if (!this.#lead.hearsMajority()) {
+      this.#becomeFollower(this.#term, null);
+      return;
+    }
     if (this.#electionElapsed >= this.#config.electionTicks) {
       this.#electionElapsed = 0;
       this.#lead.abortTransfer();
-      if (!this.#lead.checkQuorum()) return this.#becomeFollower(this.#term, null);
     }
     if (++this.#heartbeatElapsed >= this.#config.heartbeatTicks) {
       this.#heartbeatElapsed = 0;
@@ -196,13 +197,17 @@ export class RaftCore {
   #receive(from: NodeId, message: Message): void {
     if (from === this.id || !this.#config.voters.includes(from)) return;
     // A pre-vote speaks of a term that may never begin, so it changes no term.
-    if (message.type === 'preVote') return this.#preVote(from, message);
+    if (message.type === 'preVote') {
+      this.#preVote(from, message);
+      return;
+    }
     if (message.term > this.#term) {
       // While a leader is heard, a node that wants to replace it is mistaken: it was cut off or removed (section 4.2.3).
       if (message.type === 'vote' && !message.transfer && this.#hearsLeader()) return;
       this.#becomeFollower(message.term, isFromLeader(message) ? from : null);
     } else if (message.term < this.#term) {
-      return this.#receiveOld(from, message);
+      this.#receiveOld(from, message);
+      return;
     }
     this.#receiveCurrent(from, message);
   }
@@ -216,25 +221,36 @@ export class RaftCore {
   #receiveCurrent(from: NodeId, message: Exclude<Message, PreVote>): void {
     switch (message.type) {
       case 'preVoteReply':
-        return this.#preVoteReply(from, message);
+        this.#preVoteReply(from, message);
+        return;
       case 'vote':
-        return this.#vote(from, message);
+        this.#vote(from, message);
+        return;
       case 'voteReply':
         if (this.#role === 'candidate') this.#countVote(from, message.granted);
         return;
       case 'append':
-        return this.#append(from, message);
+        this.#append(from, message);
+        return;
+      case 'commit':
+        this.#commit(from, message);
+        return;
       case 'heartbeat':
-        return this.#heartbeat(from, message);
+        this.#heartbeat(from, message);
+        return;
       case 'snapshot':
-        return this.#install(from, message);
+        this.#install(from, message);
+        return;
       case 'appendAccepted':
         invariant(message.match <= this.lastIndex || this.#lead === null, `node ${from} acknowledges unknown entries`);
-        return this.#lead?.accepted(from, message);
+        this.#lead?.accepted(from, message);
+        return;
       case 'appendRejected':
-        return this.#lead?.rejected(from, message);
+        this.#lead?.rejected(from, message);
+        return;
       case 'heartbeatReply':
-        return this.#lead?.heartbeatAnswered(from, message);
+        this.#lead?.heartbeatAnswered(from, message);
+        return;
       case 'timeoutNow':
         if (this.#role === 'follower' && from === this.#leader) this.#becomeCandidate(true);
         return;
@@ -256,7 +272,8 @@ export class RaftCore {
   #vote(from: NodeId, message: Vote): void {
     const free = this.#votedFor === from || (this.#votedFor === null && this.#leader === null);
     if (!free || !this.#log.isUpToDate(message.lastIndex, message.lastTerm)) {
-      return this.#send(from, { type: 'voteReply', term: this.#term, granted: false });
+      this.#send(from, { type: 'voteReply', term: this.#term, granted: false });
+      return;
     }
     this.#votedFor = from;
     this.#electionElapsed = 0;
@@ -270,19 +287,27 @@ export class RaftCore {
     if (message.prevIndex > commitIndex && this.#log.termAt(message.prevIndex) !== message.prevTerm) {
       const hint = this.#log.lastNotAfter(message.prevIndex, message.prevTerm);
       invariant(hint.term !== null, 'the log parts from the leader before its committed part');
-      return this.#send(from, {
+      this.#send(from, {
         type: 'appendRejected',
         term: this.#term,
         prevIndex: message.prevIndex,
         hintIndex: hint.index,
         hintTerm: hint.term,
       });
+      return;
     }
     this.#log.merge(message.entries.filter((entry) => entry.index > commitIndex));
     const match = at(Math.max(message.prevIndex + message.entries.length, commitIndex));
     const commit = at(Math.min(message.commit, match));
     if (commit > commitIndex) this.#log.commitTo(commit);
     this.#promise(from, { type: 'appendAccepted', term: this.#term, match });
+  }
+
+  #commit(from: NodeId, message: Commit): void {
+    this.#follow(from);
+    const commit = at(Math.min(message.commit, message.prevIndex));
+    if (commit <= this.commitIndex || this.#log.termAt(message.prevIndex) !== message.prevTerm) return;
+    this.#log.commitTo(commit);
   }
 
   #heartbeat(from: NodeId, message: Heartbeat): void {
@@ -337,7 +362,7 @@ export class RaftCore {
   }
 
   #becomeLeader(): void {
-    invariant(this.#durable.hardState.term === this.#term, 'a leader whose term is not durable');
+    invariant(this.#replica.durableHardState.term === this.#term, 'a leader whose term is not durable');
     this.#changeRole('leader', this.id);
     this.#lead = new Leader(this.#config, this.#term, this.#log, (to, message) => this.#send(to, message));
   }
@@ -407,15 +432,9 @@ export class RaftCore {
     else this.#reads.push({ context, ok: false, reason, leader: this.#leader });
   }
 
-  #compact(index: LogIndex, state: Uint8Array): void {
-    invariant(index <= this.#delivered, () => `compacting to ${index}, delivered is ${this.#delivered}`);
-    if (index <= (this.#log.snapshot?.index ?? 0)) return;
-    this.#compacted = this.#log.compact(index, state, this.#config.retainEntries);
-  }
-
   #persisted(seq: number): void {
-    this.#messages.push(...this.#durable.confirm(seq));
-    const { term, votedFor } = this.#durable.hardState;
+    this.#messages.push(...this.#replica.confirm(seq));
+    const { term, votedFor } = this.#replica.durableHardState;
     if (this.#role === 'candidate' && term === this.#term && votedFor === this.id) this.#countVote(this.id, true);
   }
 
@@ -423,18 +442,18 @@ export class RaftCore {
 
   #finish(): Effects {
     if (this.#lead !== null) {
-      this.#log.commitTo(this.#lead.committable(this.#durable.index));
+      this.#log.commitTo(this.#lead.committable(this.#replica.durable));
       this.#lead.replicate();
       this.#reads.push(...this.#lead.takeConfirmedReads());
     }
-    const persist = this.#collectUnsaved();
-    const messages = [...this.#messages, ...this.#durable.promise(this.#promises)];
-    const install = this.#deliverSnapshot();
-    const committed = this.#deliverEntries();
+    const persist = this.#replica.takeUnsaved({ term: this.#term, votedFor: this.#votedFor });
+    const messages = [...this.#messages, ...this.#replica.promise(this.#promises)];
+    const install = this.#replica.takeSnapshot();
+    const committed = this.#replica.takeDeliverable();
     const effects: Effects = {
       messages,
       persist,
-      compact: this.#compacted,
+      compact: this.#replica.takeCompacted(),
       install,
       committed,
       leadership: this.#reportLeadership(),
@@ -445,36 +464,7 @@ export class RaftCore {
     this.#promises = [];
     this.#reads = [];
     this.#proposal = null;
-    this.#compacted = null;
     return effects;
-  }
-
-  #collectUnsaved(): PersistBatch | null {
-    const { truncateFrom, snapshot, entries } = this.#log.takeUnsaved();
-    const hardState = { term: this.#term, votedFor: this.#votedFor };
-    const changed = hardState.term !== this.#saved.term || hardState.votedFor !== this.#saved.votedFor;
-    if (!changed && truncateFrom === null && snapshot === null && entries.length === 0) return null;
-    if (truncateFrom !== null) this.#durable.truncate(truncateFrom);
-    if (snapshot !== null) this.#durable.truncate(snapshot.index);
-    const seq = this.#durable.issue(hardState, this.lastIndex);
-    this.#saved = hardState;
-    return { seq, hardState: changed ? hardState : null, truncateFrom, snapshot, entries };
-  }
-
-  /** Only a leader's snapshot can be ahead of what was delivered. */
-  #deliverSnapshot(): Snapshot | null {
-    const snapshot = this.#log.snapshot;
-    if (snapshot === null || snapshot.index <= this.#delivered || snapshot.index > this.#durable.index) return null;
-    this.#delivered = snapshot.index;
-    return snapshot;
-  }
-
-  #deliverEntries(): Entry[] {
-    const upTo = at(Math.min(this.commitIndex, this.#durable.index));
-    if (upTo <= this.#delivered || (this.#log.snapshot?.index ?? 0) > this.#delivered) return [];
-    const entries = this.#log.slice(at(this.#delivered + 1), upTo);
-    this.#delivered = upTo;
-    return entries;
   }
 
   #leadership(): Leadership {
@@ -503,6 +493,6 @@ export class RaftCore {
   }
 }
 
-function isFromLeader(message: Message): boolean {
-  return message.type === 'append' || message.type === 'heartbeat' || message.type === 'snapshot';
+function isFromLeader({ type }: Message): boolean {
+  return type === 'append' || type === 'commit' || type === 'heartbeat' || type === 'snapshot';
 }

@@ -47,7 +47,7 @@ export interface RaftConfig {
   readonly voters: readonly NodeId[];
   /**
    * Ticks without a leader after which a voter campaigns; the actual wait is drawn anew each time from
-   * [electionTicks, 2 * electionTicks). Also the interval of the leader's quorum check.
+   * [electionTicks, 2 * electionTicks). A leader that hears from no majority for electionTicks steps down.
    */
   readonly electionTicks: number;
   /** Ticks between a leader's heartbeats; less than electionTicks. */

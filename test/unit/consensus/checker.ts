@@ -51,7 +51,7 @@ export class Checker {
   }
 
   stateAt(index: LogIndex): Uint8Array {
-    return Buffer.from(this.#states[index]!, 'latin1');
+    return Buffer.from(this.#states[index], 'latin1');
   }
 
   snapshotInstalled(snapshot: Snapshot): void {
@@ -104,7 +104,7 @@ export class Checker {
   #stateMachine(core: RaftCore, entry: Entry): void {
     check(entry.term === this.#committed[entry.index], `node ${core.id} applies another entry ${entry.index}`);
     const payload = text(entry.payload);
-    const state = `${this.#states[entry.index - 1]!.slice(-200)}|${entry.term}${payload}`;
+    const state = `${this.#states[entry.index - 1].slice(-200)}|${entry.term}${payload}`;
     if (entry.index === this.#states.length) {
       this.#states.push(state);
       check(!this.#dead.has(payload), `"${payload}" was refused for good and is committed`);

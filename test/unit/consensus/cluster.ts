@@ -10,7 +10,6 @@ import {
   type Outgoing,
   type PersistBatch,
   type RaftEvent,
-  type Restored,
   type Snapshot,
 } from '../../../src/consensus/core/types.ts';
 import { logIndex, nodeId, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
@@ -18,7 +17,7 @@ import { Checker, SafetyViolation } from './checker.ts';
 
 /** What storage does, in memory: requests wait in order; a crash keeps a prefix of them, cut at any record. */
 class MemoryDisk {
-  durable: Restored = EMPTY;
+  durable = EMPTY;
   waiting: (PersistBatch | { readonly seq: null; readonly compact: Snapshot })[] = [];
 
   /** Makes the oldest request durable. Returns its number, if it has one. */
@@ -30,7 +29,7 @@ class MemoryDisk {
 
   crash(prng: Prng): void {
     for (let keep = prng.below(this.waiting.length + 1); keep > 0; keep--) this.sync();
-    const torn = this.waiting[0];
+    const torn = this.waiting.at(0);
     if (torn !== undefined) this.#apply(torn, prng.below(6));
     this.waiting = [];
   }
@@ -112,7 +111,7 @@ export class Cluster {
   constructor(seed: number) {
     this.#seed = seed;
     this.#prng = new Prng(seed);
-    const size = [1, 2, 3, 3, 3, 4, 5, 5][this.#prng.below(8)]!;
+    const size = [1, 2, 3, 3, 3, 4, 5, 5][this.#prng.below(8)];
     this.#nodes = Array.from({ length: size }, (_, i) => ({
       id: nodeId(i + 1),
       disk: new MemoryDisk(),
@@ -182,7 +181,7 @@ export class Cluster {
     if (this.#network.length === 0) return;
     // Mostly the oldest, as on one TCP connection; sometimes any.
     const position = this.#prng.below(10) < 7 ? 0 : this.#prng.below(this.#network.length);
-    const packet = this.#network[position]!;
+    const packet = this.#network[position];
     const fate = this.#prng.below(100);
     if (fate >= 4) this.#network.splice(position, 1);
     if (fate < 90 && !this.#cut.has(`${packet.from}>${packet.to}`)) this.#arrive(packet);
@@ -190,7 +189,7 @@ export class Cluster {
   }
 
   #arrive(packet: Packet): void {
-    const to = this.#nodes[packet.to - 1]!;
+    const to = this.#nodes[packet.to - 1];
     this.#step(to, { type: 'message', from: packet.from, message: packet.message });
   }
 
@@ -209,7 +208,7 @@ export class Cluster {
       this.#proposals.push({ payload: `p${this.#next++}@${expectedTerm}${'.'.repeat(size)}`, expectedTerm });
     }
     const chosen = this.#prng.below(this.#proposals.length);
-    const { payload, expectedTerm } = this.#proposals[chosen]!;
+    const { payload, expectedTerm } = this.#proposals[chosen];
     if (this.#prng.below(2) === 0) this.#proposals.splice(chosen, 1);
     const leaders = this.#nodes.filter((node) => node.core?.role === 'leader');
     const node = leaders.length > 0 && this.#prng.below(5) > 0 ? this.#pick(leaders) : this.#pick(this.#nodes);
@@ -317,6 +316,6 @@ export class Cluster {
   }
 
   #pick<T>(from: readonly T[]): T {
-    return from[this.#prng.below(from.length)]!;
+    return from[this.#prng.below(from.length)];
   }
 }

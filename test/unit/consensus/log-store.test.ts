@@ -71,7 +71,7 @@ test('requests of one turn share a sync, and so do those made while it runs', as
   const { store } = await reopen(disk, 1 << 16);
   const before = disk.syncs;
   const first = [1, 2, 3].map((i) => store.append({ ...NONE, entries: [entry(i, 1)] }));
-  const second = first[0]!.then(() => undefined);
+  const second = first[0].then(() => undefined);
   await Promise.resolve();
   await Promise.resolve();
   const late = [4, 5, 6].map((i) => store.append({ ...NONE, entries: [entry(i, 1)] }));
@@ -113,7 +113,7 @@ test('damage in the middle is refused, with file and offset', async () => {
   await store.close();
   const bytes = disk.bytes(`${DIR}/log-0000000001`);
   const at = bytes.indexOf('payload-3');
-  bytes[at]! ^= 1;
+  bytes[at] ^= 1;
   const error: unknown = await reopen(disk, 4096).catch((e: unknown) => e);
   expect(error).toBeInstanceOf(LogCorruption);
   // The record's frame, body head and integer fields come before the payload.
@@ -127,9 +127,9 @@ test('damage of the last record of an earlier segment, and a missing segment, ar
   await store.close();
   const bytes = disk.bytes(`${DIR}/log-0000000002`);
   const at = bytes.lastIndexOf('y');
-  bytes[at]! ^= 1;
+  bytes[at] ^= 1;
   await expect(reopen(disk, 512)).rejects.toThrow('ends early');
-  bytes[at]! ^= 1;
+  bytes[at] ^= 1;
   await disk.remove(`${DIR}/log-0000000002`);
   await expect(reopen(disk, 512)).rejects.toThrow('is missing');
 });
@@ -141,7 +141,7 @@ test('a damaged or missing snapshot is refused', async () => {
   await store.compact(snapshotAt(30, 1));
   await store.close();
   const path = `${DIR}/snapshot-0000000000000030`;
-  disk.bytes(path)[50]! ^= 1;
+  disk.bytes(path)[50] ^= 1;
   await expect(reopen(disk, 512)).rejects.toThrow('snapshot is damaged');
   await disk.remove(path);
   await expect(reopen(disk, 512)).rejects.toThrow('is missing');
@@ -171,7 +171,7 @@ class Model {
     const { entries, snapshot, hardState: old } = this.now;
     const dice = this.#prng.below(20);
     if (dice < 2 && entries.length > 0) {
-      const { index, term } = entries[this.#prng.below(entries.length)]!;
+      const { index, term } = entries[this.#prng.below(entries.length)];
       this.#become({ snapshot: snapshotAt(index, term), entries: entries.filter((one) => one.index > index) });
       return { compact: snapshotAt(index, term) };
     }
@@ -180,7 +180,7 @@ class Model {
     if (dice === 2) return { append: this.#install((snapshot?.index ?? 0) + 1 + this.#prng.below(30), changed) };
     let truncateFrom = null;
     if (dice < 6 && entries.length > 0) {
-      const from = entries[this.#prng.below(entries.length)]!.index;
+      const from = entries[this.#prng.below(entries.length)].index;
       truncateFrom = from;
       this.#become({ entries: entries.filter((one) => one.index < from) });
     }
@@ -267,8 +267,8 @@ test('a flipped bit is noticed, or lies in the last batch, or in nothing that co
     await store.append({ ...NONE, entries: [last] });
     await store.close();
     const files = disk.files().filter((name) => !name.endsWith('.tmp'));
-    const bytes = disk.bytes(files[prng.below(files.length)]!);
-    bytes[prng.below(bytes.length)]! ^= 1 << prng.below(8);
+    const bytes = disk.bytes(files[prng.below(files.length)]);
+    bytes[prng.below(bytes.length)] ^= 1 << prng.below(8);
     const outcome = await reopen(disk).catch((error: unknown) => error);
     if (outcome instanceof LogCorruption) continue;
     const { restored } = outcome as { restored: Restored };

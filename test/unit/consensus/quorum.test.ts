@@ -16,7 +16,10 @@ const votersOf = (n: number): NodeId[] => Array.from({ length: n }, (_, i) => no
 
 /** Every assignment of one of `values` to each voter. */
 function* assignments<T>(n: number, values: readonly T[]): Generator<T[]> {
-  if (n === 0) return yield [];
+  if (n === 0) {
+    yield [];
+    return;
+  }
   for (const rest of assignments(n - 1, values)) for (const value of values) yield [...rest, value];
 }
 

@@ -4,7 +4,7 @@ import type { Message } from '../../../src/consensus/core/messages.ts';
 import { DEFAULT_LIMITS, isNoop, type Leadership, type Snapshot } from '../../../src/consensus/core/types.ts';
 import { LogStore, type Storage } from '../../../src/consensus/log-store.ts';
 import { RaftNode, ReadRefused } from '../../../src/consensus/raft-node.ts';
-import { nodeId, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
+import { nodeId, type NodeId } from '../../../src/runtime/ids.ts';
 import { FakeDisk } from './fake-disk.ts';
 
 const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text));
@@ -170,8 +170,8 @@ test('the order of carrying out: storage and peers first, then the layer above',
     handlers: {
       install: () => order.push('install'),
       committed: (entries) => {
-        order.push(`committed ${entries.map((one) => one.index as LogIndex).join()}`);
-        if (entries[0]!.index === 1) order.push(`proposed ${JSON.stringify(node.propose(bytes('x'), 1).accepted)}`);
+        order.push(`committed ${entries.map((one) => one.index).join()}`);
+        if (entries[0].index === 1) order.push(`proposed ${JSON.stringify(node.propose(bytes('x'), 1).accepted)}`);
       },
       leadership: ({ role, ready: isReady }) => order.push(`${role}${isReady ? ' ready' : ''}`),
       failed: (error) => order.push(error.message),
