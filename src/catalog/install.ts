@@ -78,7 +78,7 @@ export async function uninstallCatalog(client: ClientBase): Promise<void> {
       `SELECT to_regclass('multimaster.installation') IS NOT NULL AS found`,
     );
     for (const { name } of EVENT_TRIGGERS) await client.query(`DROP EVENT TRIGGER IF EXISTS ${name}`);
-    if (rows[0]?.found === true) await client.query(UNINSTALL_SQL);
+    if (rows[0]?.found) await client.query(UNINSTALL_SQL);
     await client.query(`DROP PUBLICATION IF EXISTS ${PUBLICATION}`);
     await client.query('DROP SCHEMA IF EXISTS multimaster CASCADE');
     await client.query('COMMIT');
@@ -92,7 +92,7 @@ async function readInstalled(client: ClientBase): Promise<Installed | undefined>
   const { rows } = await client.query<{ found: boolean }>(
     `SELECT to_regclass('multimaster.installation') IS NOT NULL AS found`,
   );
-  if (rows[0]?.found !== true) return undefined;
+  if (!rows[0]?.found) return undefined;
   const installed = await client.query<Installed>(
     `SELECT version, fingerprint, node_id, stride, i.system_identifier = c.system_identifier AS same_system
      FROM multimaster.installation i, pg_control_system() c`,
@@ -132,7 +132,7 @@ async function ensureTrigger(client: ClientBase, trigger: (typeof EVENT_TRIGGERS
     `SELECT e.evtenabled, e.evtevent = $2 AND e.evtfoid = $3::regprocedure AS right FROM pg_event_trigger e WHERE e.evtname = $1`,
     [trigger.name, trigger.event, `multimaster.${trigger.calls}()`],
   );
-  if (rows[0]?.right === true && rows[0].evtenabled === wanted) return;
+  if (rows[0]?.right && rows[0].evtenabled === wanted) return;
   await client.query(`DROP EVENT TRIGGER IF EXISTS ${trigger.name}`);
   await client.query(
     `CREATE EVENT TRIGGER ${trigger.name} ON ${trigger.event} EXECUTE FUNCTION multimaster.${trigger.calls}()`,
@@ -152,7 +152,7 @@ async function ensurePublication(client: ClientBase): Promise<void> {
         FROM pg_publication p WHERE p.pubname = $1) AS as_wanted`,
     [PUBLICATION],
   );
-  const found = rows[0]!;
+  const found = rows[0];
   if (found.as_wanted === true) return;
   const generated = found.version >= 180_000 ? ', publish_generated_columns = stored' : '';
   await client.query(`DROP PUBLICATION IF EXISTS ${PUBLICATION}`);
