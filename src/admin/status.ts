@@ -1,0 +1,60 @@
+/** What a node knows about itself and the cluster at one moment, as `/status` shows it. Plain data: it is sent as JSON. */
+export interface ClusterStatus {
+  readonly version: string;
+  readonly cluster: string;
+  readonly node: number;
+  /** In the decision log's election. */
+  readonly role: 'leader' | 'follower' | 'candidate';
+  readonly term: number;
+  /** Null while there is none, or none is known. */
+  readonly leader: number | null;
+  /** Whether a write would be accepted now, and if not, why not, in sentences an operator understands. */
+  readonly writable: boolean;
+  readonly reasons: readonly string[];
+  /** The decision log: the last entry that is here, and the last that is known to be decided. */
+  readonly log: { readonly last: number; readonly committed: number };
+  readonly nodes: readonly NodeStatus[];
+  readonly inDoubt: readonly InDoubtTransaction[];
+  readonly postgres: PostgresStatus;
+  readonly clients: number;
+  readonly startedAt: string;
+}
+
+/** `joining` catches up and asks for admission; `excluded` votes in elections but holds no part of new transactions. */
+export type MemberState = 'member' | 'joining' | 'excluded' | 'unknown';
+
+export interface NodeStatus {
+  readonly id: number;
+  readonly state: MemberState;
+  /** The log index of its admission; 0 before the first. */
+  readonly epoch: number;
+  /** Whether it has been heard of within heartbeat.timeout. */
+  readonly reachable: boolean;
+  /** The log index up to which its PostgreSQL has committed; null where that is not known. */
+  readonly committed: number | null;
+  /** Decided entries it has yet to commit. */
+  readonly lag: number | null;
+  /** Where applications connect, if the configuration says so. */
+  readonly client: string | null;
+}
+
+export interface InDoubtTransaction {
+  readonly gid: string;
+  readonly origin: number;
+  readonly database: string;
+  readonly state: 'preparing' | 'prepared' | 'voting' | 'proposed' | 'decided';
+  readonly ageMs: number;
+  /** What it needs to go on: `vote of node 3`, `lock held by pgmm:…`. */
+  readonly waitsFor: readonly string[];
+}
+
+export interface PostgresStatus {
+  readonly state: 'up' | 'down' | 'starting';
+  readonly version: string | null;
+  readonly address: string;
+}
+
+/** Answers from memory: it is asked at every poll of the status page and every health check. */
+export interface StatusSource {
+  status(): ClusterStatus;
+}
