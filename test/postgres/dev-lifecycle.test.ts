@@ -135,6 +135,7 @@ describe('the life of a playground', () => {
     const dir = temp();
     const killed = await (await start({ dir })).ready();
     const left = processes(killed);
+    const socketDir = readFileSync(join(dir, 'node1/data/postmaster.pid'), 'utf8').split('\n')[4];
     await killed.end('SIGKILL');
     expect(left.every(isAlive)).toBe(true);
     const second = await start({ dir, firstPort: killed.firstPort });
@@ -144,6 +145,7 @@ describe('the life of a playground', () => {
       "ended what a killed playground had left: node 1's proxy, node 1's PostgreSQL",
     );
     expect(left.filter(isAlive)).toEqual([]);
+    expect(existsSync(socketDir)).toBe(false);
     await (await start({ dir })).ready();
   });
 

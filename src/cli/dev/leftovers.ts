@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, rmdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { z } from 'zod';
+import { errorCode } from './dev-error.ts';
 import type { PlaygroundDirectory } from './directory.ts';
 import { poll } from './poll.ts';
 import { commandLine, descendants, isAlive, processInfo, sendSignal } from './processes.ts';
@@ -13,6 +14,8 @@ export interface Leftover {
   readonly name: string;
   readonly kind: 'proxy' | 'postgres';
   readonly process: ProcessRef;
+  /** The temporary directory of its sockets. */
+  readonly socketDir?: string | undefined;
 }
 
 const clusterSchema = z.object({
@@ -27,8 +30,11 @@ export function findLeftovers(directory: PlaygroundDirectory, nodes: readonly nu
     const { config, postgresData } = directory.node(id);
     const proxy = belonging(proxies.get(id), config);
     if (proxy !== undefined) found.push({ name: `node ${id}'s proxy`, kind: 'proxy', process: proxy });
-    const postgres = belonging(postmasterPid(postgresData), postgresData);
-    if (postgres !== undefined) found.push({ name: `node ${id}'s PostgreSQL`, kind: 'postgres', process: postgres });
+    const lock = postmasterLock(postgresData);
+    const postgres = belonging(lock?.pid, postgresData);
+    if (postgres !== undefined) {
+      found.push({ name: `node ${id}'s PostgreSQL`, kind: 'postgres', process: postgres, socketDir: lock?.socketDir });
+    }
   }
   return found;
 }
@@ -38,6 +44,14 @@ export async function endLeftovers(leftovers: readonly Leftover[]): Promise<void
   for (const kind of ['proxy', 'postgres'] as const) {
     const those = leftovers.filter((leftover) => leftover.kind === kind);
     await Promise.all(those.map(end));
+  }
+  for (const socketDir of new Set(leftovers.map((leftover) => leftover.socketDir))) {
+    if (socketDir === undefined || !basename(socketDir).startsWith('pgmm-')) continue;
+    try {
+      rmdirSync(socketDir); // only if it is empty, as the servers leave it
+    } catch (error) {
+      if (!['ENOENT', 'ENOTEMPTY'].includes(errorCode(error) ?? '')) throw error;
+    }
   }
 }
 
@@ -58,7 +72,7 @@ async function end({ name, kind, process }: Leftover): Promise<void> {
 }
 
 function belonging(pid: number | null | undefined, path: string): ProcessRef | undefined {
-  if (pid === undefined || pid === null || !commandLine(pid).includes(path)) return undefined;
+  if (pid === undefined || pid === null || !(pid > 0) || !commandLine(pid).includes(path)) return undefined;
   const info = processInfo(pid);
   return info === undefined ? undefined : { pid, started: info.started };
 }
@@ -69,9 +83,10 @@ function proxyPids(directory: PlaygroundDirectory): Map<number, number | null> {
   return new Map(nodes.map(({ id, pids }) => [id, pids.proxy]));
 }
 
-function postmasterPid(dataDir: string): number | undefined {
+/** postmaster.pid: the process on line 1, its socket directory on line 5. */
+function postmasterLock(dataDir: string): { pid: number; socketDir: string } | undefined {
   const file = join(dataDir, 'postmaster.pid');
   if (!existsSync(file)) return undefined;
-  const pid = Number.parseInt(readFileSync(file, 'utf8'), 10);
-  return Number.isInteger(pid) && pid > 0 ? pid : undefined;
+  const lines = readFileSync(file, 'utf8').split('\n');
+  return { pid: Number.parseInt(lines[0], 10), socketDir: lines[4] ?? '' };
 }
