@@ -22,8 +22,11 @@ export default tseslint.config(
         'error',
         { allowConstantLoopConditions: 'only-allowed-literals' },
       ],
-      // Arrow functions that only call something are how listeners are written here.
-      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      // Listeners are arrow functions that only call something; `return f();` ends a function early that returns nothing.
+      '@typescript-eslint/no-confusing-void-expression': [
+        'error',
+        { ignoreArrowShorthand: true, ignoreVoidReturningFunctions: true },
+      ],
       // A position that a length check has already proven is asserted with `!`; the compiler can't follow the proof.
       '@typescript-eslint/no-non-null-assertion': 'off',
       // An unused name that the signature demands starts with an underscore.
