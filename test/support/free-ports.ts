@@ -7,17 +7,10 @@ const HIGHEST = 32_000;
 
 /** A port that nothing listens on. */
 export async function freePort(): Promise<number> {
-  return (await freePorts(1))[0];
-}
-
-/** Different ports that nothing listens on. */
-export async function freePorts(count: number): Promise<number[]> {
-  const found = new Set<number>();
-  while (found.size < count) {
+  for (;;) {
     const port = randomPort();
-    if ((await portProblem(port)) === undefined) found.add(port);
+    if ((await portProblem(port)) === undefined) return port;
   }
-  return [...found];
 }
 
 /** A first port for `pgmm dev up --port`, such that all the ports derived from it are free. */

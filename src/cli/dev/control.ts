@@ -57,7 +57,7 @@ export type Reply =
 const MAX_SOCKET_PATH = 100;
 
 /** Whether a socket of that path can be made. */
-export function fitsSocketPath(path: string): boolean {
+function fitsSocketPath(path: string): boolean {
   return Buffer.byteLength(path) <= MAX_SOCKET_PATH;
 }
 

@@ -103,6 +103,7 @@ export class Playground {
   async #start(): Promise<void> {
     const { directory, postgresBin, user, relays, say } = this.#options;
     const { signal } = this.#stop;
+    signal.throwIfAborted(); // interrupted before this began
     const leftovers = findLeftovers(directory, this.#ports.ids);
     if (leftovers.length > 0) {
       const list = leftovers.map(({ name, process }) => `${name} (process ${process.pid})`).join(', ');
@@ -133,6 +134,7 @@ export class Playground {
       say(`node ${id}: the proxy is ready on port ${this.#ports.client(id)}`);
       this.#publish();
     });
+    signal.throwIfAborted();
     this.#phase = 'up';
   }
 

@@ -3,7 +3,7 @@ import { DevError, errorCode } from './dev-error.ts';
 import type { Address } from './relay.ts';
 
 export const HOST = '127.0.0.1';
-export const MAX_DEV_NODES = 9;
+const MAX_DEV_NODES = 9;
 
 /** What one node offers to the others. */
 export type Service = 'peer' | 'client' | 'postgres';
