@@ -31,6 +31,10 @@ export class Checker {
     return logIndex(this.#committed.length - 1);
   }
 
+  committedTerm(index: LogIndex): number {
+    return this.#committed[index] ?? 0;
+  }
+
   isDelivered(payload: string): boolean {
     return this.#payloads.has(payload);
   }

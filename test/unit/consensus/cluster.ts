@@ -98,6 +98,9 @@ export class Cluster {
   /** Ordered pairs that can't talk now, as `from>to`. */
   #cut = new Set<string>();
   #next = 1;
+  /** What this run has more of than others; and how small its appends are. */
+  readonly #theme: 'none' | 'elections' | 'lonely leaders' | 'compactions' | 'crashes' | 'losses';
+  readonly #batchBytes: number;
   readonly statistics: Statistics = {
     steps: 0,
     crashes: 0,
@@ -111,6 +114,17 @@ export class Cluster {
   constructor(seed: number) {
     this.#seed = seed;
     this.#prng = new Prng(seed);
+    this.#theme = this.#pick([
+      'none',
+      'elections',
+      'lonely leaders',
+      'lonely leaders',
+      'compactions',
+      'crashes',
+      'losses',
+    ]);
+    // One entry per append lets logs differ in more ways; a no-op weighs nothing, so the limit is below any proposal.
+    this.#batchBytes = this.#pick([1, 24]);
     const size = [1, 2, 3, 3, 3, 4, 5, 5][this.#prng.below(8)];
     this.#nodes = Array.from({ length: size }, (_, i) => ({
       id: nodeId(i + 1),
@@ -129,8 +143,12 @@ export class Cluster {
   }
 
   #act(): void {
-    const dice = this.#prng.below(1000);
     const node = this.#pick(this.#nodes);
+    if (this.#theme !== 'none' && this.#prng.below(40) === 0) {
+      this.#actOnTheme(node);
+      return;
+    }
+    const dice = this.#prng.below(1000);
     if (dice < 180) this.#step(node, { type: 'tick' });
     else if (dice < 560) this.#deliver();
     else if (dice < 760) this.#sync(node);
@@ -143,6 +161,47 @@ export class Cluster {
     else if (dice < 942) this.#cut.clear();
     else if (dice < 945) this.#step(node, { type: 'campaign' });
     else if (dice < 950) this.#step(node, { type: 'transferLeadership', to: this.#pick(this.#nodes).id });
+  }
+
+  #actOnTheme(node: Node): void {
+    switch (this.#theme) {
+      case 'elections':
+        this.#elect(node);
+        return;
+      case 'lonely leaders':
+        // Leaders reach a few nodes or none, then another is elected: logs part in every way (figure 8 of the paper).
+        this.#cut.clear();
+        this.#isolate(this.#nodes.filter((one) => one.core?.role === 'leader' && this.#prng.below(4) > 0));
+        this.#elect(node);
+        return;
+      case 'compactions':
+        this.#compact(node);
+        return;
+      case 'crashes':
+        if (node.core === null) this.#start(node);
+        else this.#crash(node);
+        return;
+      case 'losses':
+        this.#network.splice(0, this.#prng.below(this.#network.length + 1));
+        return;
+      case 'none':
+        return;
+    }
+  }
+
+  /** Makes the others forget their leader, so that they don't ignore the candidate. */
+  #elect(candidate: Node): void {
+    for (const other of this.#nodes) {
+      for (let n = 0; n < 6 && other !== candidate && this.#prng.below(12) > 0; n++)
+        this.#step(other, { type: 'tick' });
+    }
+    this.#step(candidate, { type: 'campaign' });
+  }
+
+  #isolate(some: readonly Node[]): void {
+    for (const from of some) {
+      for (const to of this.#nodes) if (this.#prng.below(3) > 0) this.#cut.add(`${from.id}>${to.id}`);
+    }
   }
 
   /** After all faults end, a leader must appear and a new proposal must be delivered on every node. */
@@ -224,7 +283,9 @@ export class Cluster {
     return effects;
   }
 
-  #read(node: Node): void {
+  #read(any: Node): void {
+    const leaders = this.#nodes.filter((one) => one.core?.role === 'leader');
+    const node = leaders.length > 0 && this.#prng.below(4) > 0 ? this.#pick(leaders) : any;
     const context = this.#next++;
     node.reads.set(context, this.#checker.lastCommitted);
     this.#step(node, { type: 'readIndex', context });
@@ -260,7 +321,7 @@ export class Cluster {
         electionTicks: 6,
         heartbeatTicks: 2,
         seed: this.#seed + node.incarnation,
-        maxBatchBytes: 24,
+        maxBatchBytes: this.#batchBytes,
         maxInflightBatches: 3,
         maxUncommittedBytes: 400,
         maxPendingReads: 4,
@@ -301,6 +362,10 @@ export class Cluster {
     const durably = (index: LogIndex, term: number): number =>
       this.#nodes.filter((one) => one.disk.has(index, term)).length;
     this.#checker.afterStep(core, node.incarnation, effects, durably, Math.floor(this.#nodes.length / 2) + 1);
+    const delivered = core.deliveredIndex;
+    if (delivered > 0 && !node.disk.has(delivered, this.#checker.committedTerm(delivered))) {
+      throw new SafetyViolation(`node ${node.id} delivered ${delivered} without having it on its disk`);
+    }
     this.#checkReads(node, effects);
     return effects;
   }
