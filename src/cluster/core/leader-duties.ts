@@ -1,7 +1,11 @@
 import type { Guard, Votes } from '../../commit/core/guard.ts';
 import type { LogCommand, Rejection } from '../../commit/core/types.ts';
+import { parseGid } from '../../commit/gid.ts';
 import type { Epoch, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { Beat } from '../messages.ts';
+
+/** A node that is further behind is not let in: all commits would wait until it has caught up. */
+export const ADMIT_WITHIN = 64;
 
 export interface LeaderSettings {
   readonly self: NodeId;
@@ -19,6 +23,8 @@ export class LeaderDuties {
   readonly term: number;
   readonly #settings: LeaderSettings;
   readonly #overlay: Guard;
+  /** Of each node: its newest epoch that proposed something here, and the last proposal. */
+  readonly #proposed = new Map<NodeId, { readonly epoch: Epoch; readonly attempt: number }>();
   /** When each member was last seen taking part properly; monotonic milliseconds. */
   readonly #lastGood = new Map<NodeId, number>();
   #born: number;
@@ -32,7 +38,29 @@ export class LeaderDuties {
 
   /** Why this command must not be appended now; undefined if it may. */
   check(command: LogCommand, votes: Votes, asOf: LogIndex): Rejection | undefined {
+    if (command.type === 'admit' && this.#overlay.index - asOf > ADMIT_WITHIN) return { type: 'behind' };
     return this.#overlay.check(command, votes, asOf, this.#settings.minimumMembers);
+  }
+
+  /**
+   * Whether a later proposal of the same run was here before: it went another way, over a new connection. A proposer
+   * takes the refusal of its last proposal as final, so one that it sent before must have no effect any more.
+   */
+  isOvertaken(command: LogCommand): boolean {
+    if (command.type !== 'commit' || command.attempt === undefined) return false;
+    const origin = parseGid(command.gid);
+    if (origin === undefined) return false;
+    const { node, epoch } = origin;
+    const last = this.#proposed.get(node);
+    if (last !== undefined && (epoch < last.epoch || (epoch === last.epoch && command.attempt <= last.attempt)))
+      return true;
+    this.#proposed.set(node, { epoch, attempt: command.attempt });
+    return false;
+  }
+
+  /** The last entry appended, or seen at the beginning. */
+  get index(): LogIndex {
+    return this.#overlay.index;
   }
 
   /** The command is appended next. Only this leader appends in its term, so the index is known beforehand. */

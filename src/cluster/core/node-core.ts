@@ -6,16 +6,11 @@ import type { LogCommand, LogEntry } from '../../commit/core/types.ts';
 import { parseGid } from '../../commit/gid.ts';
 import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { PeerMessage } from '../messages.ts';
-import { LeaderDuties } from './leader-duties.ts';
+import { Announcements } from './announcements.ts';
+import { ADMIT_WITHIN, LeaderDuties } from './leader-duties.ts';
 import type { NodeEffect, NodeEvent, NodeSettings, NodeState } from './types.ts';
 
 type Proposal = Extract<PeerMessage, { t: 'propose' }>;
-
-interface Announcement {
-  readonly database: string;
-  readonly dependsOn: LogIndex;
-  readonly data: Uint8Array | undefined;
-}
 
 /**
  * Everything that one node decides, without doing any of it: the parts of the commit protocol joined with membership.
@@ -25,14 +20,21 @@ interface Announcement {
 export class NodeCore {
   readonly #settings: NodeSettings;
   #guard: Guard;
-  readonly #queue = new CommitQueue();
+  /** Admissions up to here belong to earlier runs. */
+  readonly #startedAt: LogIndex;
+  readonly #queue: CommitQueue;
   readonly #coordinator: Coordinator;
   readonly #participant: Participant;
-  readonly #announcements = new Map<Gid, Announcement>();
-  readonly #dependsOn = new Map<Gid, LogIndex>();
+  readonly #announcements = new Announcements();
   #duties: LeaderDuties | undefined;
+  /** Raft refused an entry although this node may still lead: the last index before it, and that term. */
+  #refusedAfter: { readonly index: LogIndex; readonly term: number } | undefined;
   #leader: { readonly node: NodeId; readonly term: number } | undefined;
   #state: NodeState = 'recovering';
+  /** What was found prepared, while a gap keeps this node from making use of it. */
+  #found: ReadonlyMap<Gid, string> | undefined;
+  /** The log was read up to here without a hole: what a proposal may claim. Behind the guard while there is a gap. */
+  #readUpTo: LogIndex;
   #fenced: string | undefined;
   /** The epoch that this run was admitted under, 0 while it is no member. */
   #epoch = 0 as Epoch;
@@ -43,16 +45,23 @@ export class NodeCore {
   #wall = 0;
   #effects: NodeEffect[] = [];
 
-  constructor(settings: NodeSettings, snapshot?: GuardSnapshot) {
+  /**
+   * A run begins with what its own disk holds: a snapshot, and the last entry of the restored Raft log. An ADMIT up to
+   * there was used up by an earlier run, which may have given out transaction names under it.
+   */
+  constructor(settings: NodeSettings, snapshot?: GuardSnapshot, lastIndex = 0 as LogIndex) {
     this.#settings = settings;
     this.#guard = snapshot === undefined ? new Guard() : Guard.restore(snapshot);
-    this.#queue.applied(this.#guard.index);
+    this.#startedAt = lastIndex;
+    this.#readUpTo = this.#guard.index;
+    this.#queue = new CommitQueue(this.#guard.lastCommit, this.#guard.index);
     this.#coordinator = new Coordinator(settings);
     this.#participant = new Participant(settings.self, {
       hasEnded: (node, epoch) => this.#guard.hasEnded(node, epoch),
       isSettled: (gid) => !this.#coordinator.isUndecided(gid),
       isOwn: (gid) => this.#coordinator.has(gid),
       isCommitted: (gid) => this.#queue.has(gid),
+      isInLog: (gid) => this.#queue.has(gid) || this.#guard.hasCommitted(gid),
     });
   }
 
@@ -93,7 +102,9 @@ export class NodeCore {
   get refusal(): string | undefined {
     if (this.#fenced !== undefined) return `fenced: ${this.#fenced}`;
     if (this.#leader === undefined) return 'there is no leader of the decision log that this node can reach';
-    if (this.#state === 'member') return undefined;
+    // What was committed before the admission may still be missing here; a transaction that begins without it would
+    // overwrite it, as nothing holds its locks here.
+    if (this.#state === 'member' && this.committed >= this.#epoch) return undefined;
     return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
   }
 
@@ -113,9 +124,7 @@ export class NodeCore {
       case 'leadership':
         return this.#onLeadership(event);
       case 'append-refused':
-        // Raft refuses only what it is no leader for; that it lost the lead is told next.
-        this.#duties = undefined;
-        return;
+        return this.#onAppendRefused();
       case 'message':
         return this.#onMessage(event.from, event.message);
       case 'link-up':
@@ -126,8 +135,11 @@ export class NodeCore {
         return this.#onPostgresDown();
       case 'committed':
         return this.#onCommitted(event.index);
+      case 'gap-filled':
+        return this.#onGapFilled(event);
       case 'applied':
       case 'blocked':
+      case 'caught-up':
         return this.#participate(event);
       case 'rolled-back':
         this.#coordinate(event);
@@ -135,7 +147,7 @@ export class NodeCore {
       case 'decoded':
         return this.#onDecoded(event.gid, event.database, event.data);
       case 'begin':
-        this.#dependsOn.set(event.gid, this.#queue.handedOut);
+        this.#announcements.begin(event.gid, this.#queue.handedOut);
         return this.#coordinate({ ...event, dependsOn: this.#queue.handedOut, now: this.#now });
       case 'prepared':
         return this.#coordinate({ ...event, now: this.#now });
@@ -156,43 +168,69 @@ export class NodeCore {
     if (command?.type === 'commit') this.#onDecision(index, command, wasMember);
     else if (command !== undefined) this.#onMembership(index, command);
     this.#queue.applied(index);
-    this.#participate({ type: 'log-applied', index });
+    this.#onRead();
     this.#onProgress();
+    this.#resumeDuties();
+  }
+
+  /** The log has been read up to the guard's index. */
+  #onRead(): void {
+    if (this.#isBlind) return;
+    this.#readUpTo = this.#guard.index;
+    this.#participate({ type: 'log-applied', index: this.#readUpTo });
+  }
+
+  /** A snapshot stands for COMMIT entries not known here: nothing may be taken to be aborted because it is not found. */
+  get #isBlind(): boolean {
+    return !this.#queue.isComplete;
   }
 
   #onDecision(index: LogIndex, command: Extract<LogCommand, { type: 'commit' }>, member: boolean): void {
     if (index <= this.#queue.committed) return;
     const { gid, database, time, dependsOn, notify } = command;
     this.#queue.add({ index, gid, database, time, dependsOn, notify });
-    if (this.#state === 'recovering') return; // what is prepared here is not known yet: sorted out when it is
-    this.#decide({ index, gid, database, time, dependsOn, notify }, member);
+    // What is prepared for others is not known while recovering: sorted out when it is.
+    if (this.#state !== 'recovering' || this.#coordinator.has(gid))
+      this.#decide({ index, gid, database, time, dependsOn, notify }, member);
   }
 
   #decide(entry: DecidedCommit, member: boolean): void {
     if (this.#coordinator.has(entry.gid)) this.#coordinate({ type: 'decided', gid: entry.gid, index: entry.index });
-    else this.#participate({ type: 'decided', gid: entry.gid, index: entry.index, database: entry.database, member });
+    else {
+      const { gid, index, database, dependsOn } = entry;
+      this.#participate({ type: 'decided', gid, index, database, dependsOn, member });
+    }
   }
 
   #onMembership(index: LogIndex, command: Extract<LogCommand, { type: 'admit' | 'exclude' }>): void {
     const { node } = command;
     const ended = (command.type === 'admit' ? index - 1 : command.epoch) as Epoch;
     if (node === this.#settings.self) this.#onOwnMembership(index, command);
-    this.#coordinate({ type: 'members', members: this.#guard.members });
-    if (node !== this.#settings.self || this.#state !== 'recovering') this.#participate({ type: 'epoch-ended', node, epoch: ended });
+    if (!this.#isBlind) {
+      this.#coordinate({ type: 'members', members: this.#guard.members });
+      this.#participate({ type: 'epoch-ended', node, epoch: ended });
+    }
+    if (this.#epoch === (index as number)) this.#voteAgain();
     this.#effects.push({ type: 'members-changed' });
   }
 
   #onOwnMembership(index: LogIndex, command: LogCommand): void {
-    if (command.type === 'admit') {
-      // An admission that an earlier run asked for is not this one's: it will be replaced by asking again.
-      if (this.#state !== 'joining') return;
+    const isOld = index <= this.#startedAt;
+    if (command.type === 'admit' && this.#state === 'joining' && !isOld) {
       this.#state = 'member';
       this.#epoch = index as number as Epoch;
-      for (const { gid, state } of this.#participant.list()) {
-        if (state === 'prepared' || state === 'failed') this.#participate({ type: 'announced', gid, database: '', dependsOn: 0 as LogIndex });
-      }
     } else if (this.#epoch !== 0) {
+      // Excluded; or admitted when it was no longer ready for that, so it has to ask again.
       this.#leave();
+    }
+  }
+
+  /** The votes given before the admission do not count. */
+  #voteAgain(): void {
+    for (const { gid, state } of this.#participant.list()) {
+      if (state === 'prepared' || state === 'failed') {
+        this.#participate({ type: 'announced', gid, database: '', dependsOn: 0 as LogIndex });
+      }
     }
   }
 
@@ -205,22 +243,19 @@ export class NodeCore {
     this.#effects.push({ type: 'recover' });
   }
 
+  /** The parts are told what the snapshot says once it is known which commits it stands for. */
   #onInstall(snapshot: GuardSnapshot): void {
     this.#guard = Guard.restore(snapshot);
-    this.#queue.applied(this.#guard.index);
+    this.#queue.skip(this.#guard.lastCommit, this.#guard.index);
     this.#leave();
-    this.#coordinate({ type: 'members', members: this.#guard.members });
-    for (const node of this.#settings.nodes) {
-      const last = this.#guard.lastEpoch(node);
-      const ended = (this.#guard.hasEnded(node, last) ? last : last - 1) as Epoch;
-      this.#participate({ type: 'epoch-ended', node, epoch: ended });
-    }
+    if (this.#found !== undefined) this.#rejoin(this.#found);
     this.#effects.push({ type: 'members-changed' });
   }
 
   #onLeadership(event: Extract<NodeEvent, { type: 'leadership' }>): void {
     const isSelf = event.leader === this.#settings.self;
-    this.#leader = event.leader === null || (isSelf && !event.ready) ? undefined : { node: event.leader, term: event.term };
+    this.#leader =
+      event.leader === null || (isSelf && !event.ready) ? undefined : { node: event.leader, term: event.term };
     if (!isSelf || !event.ready) this.#duties = undefined;
     else if (this.#duties?.term !== event.term) {
       this.#duties = new LeaderDuties(this.#settings, event.term, this.#guard, this.#now);
@@ -229,10 +264,31 @@ export class NodeCore {
     this.#coordinate({ type: 'leader', leader: this.#leader });
   }
 
+  /**
+   * Raft does not lead any more, which it tells next; or it has too much under way. Its log lacks what the duties' view of
+   * it has, so that view is of no use; a new one can be had when all that was appended before is applied.
+   */
+  #onAppendRefused(): void {
+    const duties = this.#duties;
+    if (duties === undefined) return;
+    this.#refusedAfter = { index: (duties.index - 1) as LogIndex, term: duties.term };
+    this.#duties = undefined;
+    this.#resumeDuties();
+  }
+
+  #resumeDuties(): void {
+    const refused = this.#refusedAfter;
+    if (refused === undefined || this.#guard.index < refused.index) return;
+    this.#refusedAfter = undefined;
+    const { node, term } = this.#leader ?? {};
+    if (node !== this.#settings.self || term !== refused.term) return;
+    this.#duties = new LeaderDuties(this.#settings, term, this.#guard, this.#now);
+  }
+
   // ---- proposals
 
   #propose(to: NodeId, term: number, command: LogCommand, votes: readonly (readonly [NodeId, Epoch])[]): void {
-    const message: Proposal = { t: 'propose', term, command, votes, asOf: this.#guard.index };
+    const message: Proposal = { t: 'propose', term, command, votes, asOf: this.#readUpTo };
     if (to === this.#settings.self) this.#onProposal(to, message);
     else this.#send(to, message);
   }
@@ -240,19 +296,26 @@ export class NodeCore {
   #onProposal(from: NodeId, { term, command, votes, asOf }: Proposal): void {
     const duties = this.#duties;
     // Anything but the leader of that very term says nothing: the sender asks again when it knows better.
-    if (duties === undefined || duties.term !== term) return;
+    if (duties === undefined || duties.term !== term || duties.isOvertaken(command)) return;
     const reason = duties.check(command, new Map(votes), asOf);
     if (reason === undefined) this.#effects.push({ type: 'append', term, index: duties.append(command), command });
     else if (reason.type !== 'already-committed') this.#reject(from, term, command, reason);
   }
 
-  #reject(to: NodeId, term: number, command: LogCommand, reason: Extract<PeerMessage, { t: 'rejected' }>['reason']): void {
+  #reject(
+    to: NodeId,
+    term: number,
+    command: LogCommand,
+    reason: Extract<PeerMessage, { t: 'rejected' }>['reason'],
+  ): void {
     if (to === this.#settings.self) this.#onRejected(term, command, reason);
     else this.#send(to, { t: 'rejected', term, command, reason });
   }
 
   #onRejected(term: number, command: LogCommand, reason: Extract<PeerMessage, { t: 'rejected' }>['reason']): void {
-    if (command.type === 'commit') this.#coordinate({ type: 'rejected', gid: command.gid, term, reason });
+    if (command.type === 'commit') {
+      this.#coordinate({ type: 'rejected', gid: command.gid, term, attempt: command.attempt, reason });
+    }
   }
 
   #exclude(node: NodeId, epoch: Epoch, reason: string): void {
@@ -271,11 +334,18 @@ export class NodeCore {
         return this.#coordinate({ type: 'committed', node: from, index: message.committed });
       case 'announce': {
         const { gid, database, dependsOn } = message;
-        if (this.#state === 'member' || this.#state === 'joining') this.#participate({ type: 'announced', gid, database, dependsOn });
+        if (this.#state === 'member' || this.#state === 'joining')
+          this.#participate({ type: 'announced', gid, database, dependsOn });
         return;
       }
       case 'vote':
-        return this.#coordinate({ type: 'vote', gid: message.gid, node: from, epoch: message.epoch, error: message.error });
+        return this.#coordinate({
+          type: 'vote',
+          gid: message.gid,
+          node: from,
+          epoch: message.epoch,
+          error: message.error,
+        });
       case 'progress':
         return this.#coordinate({ type: 'progress', gid: message.gid, now: this.#now });
       case 'not-active':
@@ -302,14 +372,14 @@ export class NodeCore {
   #onAsk(from: NodeId, gids: readonly Gid[]): void {
     if (this.#epoch === 0) return;
     for (const gid of gids) {
-      if (parseGid(gid)?.epoch === this.#epoch && !this.#coordinator.has(gid)) {
-        this.#send(from, { t: 'not-active', gid, asOf: this.#guard.index });
-      }
+      if (parseGid(gid)?.epoch !== this.#epoch) continue;
+      if (this.#coordinator.isAborting(gid)) this.#send(from, { t: 'not-active', gid, asOf: 0 as LogIndex });
+      else if (!this.#coordinator.has(gid)) this.#send(from, { t: 'not-active', gid, asOf: this.#readUpTo });
     }
   }
 
   #onLinkUp(peer: NodeId): void {
-    for (const gid of this.#announcements.keys()) {
+    for (const gid of this.#announcements.gids()) {
       if (this.#coordinator.isUndecided(gid)) this.#announce(gid, peer);
     }
     const gids = this.#participant.undecided(peer);
@@ -318,12 +388,10 @@ export class NodeCore {
 
   /** The decoder has all changes of an own prepared transaction; `data` when they are small enough to travel at once. */
   #onDecoded(gid: Gid, database: string, data: Uint8Array | undefined): void {
-    const dependsOn = this.#dependsOn.get(gid);
-    if (dependsOn === undefined || !this.#coordinator.isUndecided(gid)) {
+    if (!this.#coordinator.isUndecided(gid) || !this.#announcements.complete(gid, database, data)) {
       this.#effects.push({ type: 'release', gid });
       return;
     }
-    this.#announcements.set(gid, { database, dependsOn, data });
     for (const node of this.#guard.members.keys()) if (node !== this.#settings.self) this.#announce(gid, node);
   }
 
@@ -341,14 +409,34 @@ export class NodeCore {
   #onPostgresUp(committed: LogIndex, prepared: ReadonlyMap<Gid, string>): void {
     if (this.#state !== 'recovering') throw new Error(`PostgreSQL came up while ${this.#state}`);
     this.#queue.recovered(committed);
+    this.#rejoin(prepared);
+  }
+
+  /** What PostgreSQL has is known: compare it with the log, or find out first what the log had. */
+  #rejoin(prepared: ReadonlyMap<Gid, string>): void {
+    this.#found = prepared;
+    if (this.#isBlind) {
+      this.#effects.push({ type: 'gap', from: this.#queue.postgres, to: this.#queue.from });
+      return;
+    }
+    this.#found = undefined;
     this.#state = 'catching-up';
     this.#participate({ type: 'recovered', prepared });
     this.#coordinate({ type: 'recovered', prepared: new Set(prepared.keys()) });
     for (const entry of [...this.#queue.pending()]) this.#decide(entry, false);
+    this.#coordinate({ type: 'members', members: this.#guard.members });
+    this.#onRead();
     this.#onProgress();
   }
 
+  #onGapFilled({ from, to, entries }: Extract<NodeEvent, { type: 'gap-filled' }>): void {
+    if (this.#found === undefined || from !== this.#queue.postgres || to !== this.#queue.from) return;
+    this.#queue.fill(entries);
+    this.#rejoin(this.#found);
+  }
+
   #onPostgresDown(): void {
+    this.#found = undefined;
     if (this.#state === 'recovering') return;
     this.#state = 'recovering';
     this.#participate({ type: 'left' });
@@ -369,7 +457,8 @@ export class NodeCore {
 
   #drainQueue(): void {
     if (this.#state === 'recovering' || this.#fenced !== undefined) return;
-    const isPrepared = ({ gid }: DecidedCommit) => this.#coordinator.has(gid) || this.#participant.state(gid) === 'decided';
+    const isPrepared = ({ gid }: DecidedCommit) =>
+      this.#coordinator.has(gid) || this.#participant.state(gid) === 'decided';
     let entry: DecidedCommit | undefined;
     while ((entry = this.#queue.next(isPrepared)) !== undefined) this.#effects.push({ type: 'commit', entry });
   }
@@ -398,7 +487,7 @@ export class NodeCore {
 
   #askForAdmission(): void {
     const leader = this.#leader;
-    if (leader === undefined || this.#fenced !== undefined || this.#queue.length > 0) return;
+    if (leader === undefined || this.#fenced !== undefined || this.#queue.length > ADMIT_WITHIN) return;
     if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
     if (this.#now - this.#askedAt < this.#settings.resendAfter) return;
     this.#askedAt = this.#now;
@@ -431,8 +520,8 @@ export class NodeCore {
   #onCoordinatorEffect(effect: CoordinatorEffect): void {
     switch (effect.type) {
       case 'propose': {
-        const { gid, database, dependsOn, notify } = effect;
-        const command: LogCommand = { type: 'commit', gid, database, time: this.#wall, dependsOn, notify };
+        const { gid, database, dependsOn, notify, attempt } = effect;
+        const command: LogCommand = { type: 'commit', gid, database, time: this.#wall, dependsOn, notify, attempt };
         return this.#propose(effect.to, effect.term, command, effect.votes);
       }
       case 'tell-aborted':
@@ -452,8 +541,7 @@ export class NodeCore {
         return;
       }
       case 'release':
-        this.#announcements.delete(effect.gid);
-        this.#dependsOn.delete(effect.gid);
+        this.#announcements.release(effect.gid);
         this.#effects.push(effect);
         return;
       case 'rollback-prepared':
@@ -472,8 +560,9 @@ export class NodeCore {
   #onParticipantEffect(effect: ParticipantEffect): void {
     switch (effect.type) {
       case 'vote':
-        // Without an epoch a vote says nothing; it is given again at admission.
-        if (this.#epoch !== 0) this.#send(effect.to, { t: 'vote', gid: effect.gid, epoch: this.#epoch, error: effect.error });
+        // Without an epoch a vote says nothing; it is given again at admission. An earlier run of this node needs none.
+        if (this.#epoch !== 0 && effect.to !== this.#settings.self)
+          this.#send(effect.to, { t: 'vote', gid: effect.gid, epoch: this.#epoch, error: effect.error });
         return;
       case 'contend':
         if (effect.to === this.#settings.self) {
@@ -481,7 +570,8 @@ export class NodeCore {
         }
         return this.#send(effect.to, { t: 'contend', loser: effect.loser, winner: effect.winner, table: effect.table });
       case 'missing':
-        if (effect.member) this.#fence(`I2 violated: log entry ${effect.index} commits ${effect.gid}, which is not prepared here`);
+        if (effect.member)
+          this.#fence(`I2 violated: log entry ${effect.index} commits ${effect.gid}, which is not prepared here`);
         else this.#effects.push(effect);
         return;
       case 'rollback-prepared':

@@ -13,7 +13,8 @@ export interface NodeSettings extends CoordinatorSettings, LeaderSettings {
 }
 
 /**
- * - `recovering`: what PostgreSQL has committed and prepared is not known: it is down, or has to be looked at anew.
+ * - `recovering`: what PostgreSQL has committed and prepared is not known: it is down, or has to be looked at anew; or
+ *   what it lacks is not known, as the log was skipped by a snapshot.
  * - `catching-up`: known, and entries of the log are still to be committed here.
  * - `joining`: has caught up and asked the leader for an ADMIT entry.
  * - `member`: votes, and takes writes.
@@ -37,7 +38,17 @@ export type NodeEvent =
   | { readonly type: 'postgres-up'; readonly committed: LogIndex; readonly prepared: ReadonlyMap<Gid, string> }
   | { readonly type: 'postgres-down' }
   | { readonly type: 'committed'; readonly index: LogIndex }
-  | From<ParticipantEvent, 'applied' | 'blocked'>
+  /**
+   * The answer to `gap`: all COMMIT entries after `from` and up to `to`, as a donor's history has them. `dependsOn` may be
+   * any index from the true one up to that of the COMMIT before.
+   */
+  | {
+      readonly type: 'gap-filled';
+      readonly from: LogIndex;
+      readonly to: LogIndex;
+      readonly entries: readonly DecidedCommit[];
+    }
+  | From<ParticipantEvent, 'applied' | 'blocked' | 'caught-up'>
   | { readonly type: 'rolled-back'; readonly gid: Gid }
   | { readonly type: 'decoded'; readonly gid: Gid; readonly database: string; readonly data: Uint8Array | undefined }
   | { readonly type: 'begin'; readonly gid: Gid; readonly database: string; readonly everywhere: boolean }
@@ -48,7 +59,10 @@ export type NodeEvent =
 
 export type NodeEffect =
   | { readonly type: 'send'; readonly to: NodeId; readonly message: PeerMessage }
-  /** Append to the log as leader of this term; the entry must come to stand at `index`. */
+  /**
+   * Append to the log as leader of this term; the entry must come to stand at `index`. After one that Raft refuses, the
+   * others of the same batch must not be tried.
+   */
   | { readonly type: 'append'; readonly term: number; readonly index: LogIndex; readonly command: LogCommand }
   /** COMMIT PREPARED, after all that were handed out before. Answer with `committed`. */
   | { readonly type: 'commit'; readonly entry: DecidedCommit }
@@ -56,5 +70,11 @@ export type NodeEffect =
   | From<ParticipantEffect, 'apply' | 'cancel-apply' | 'overrule-backend' | 'missing'>
   /** Look at PostgreSQL anew, once nothing of this proxy runs there; answer with `postgres-up` or `postgres-down`. */
   | { readonly type: 'recover' }
+  /**
+   * The log's entries up to `to` were compacted away before this node read them, and PostgreSQL has committed up to `from`
+   * only. Until `gap-filled` brings what lies between, the node takes no part. Repeated if the gap changes; a node whose
+   * donors do not reach back to `from` has to be cloned anew, and then comes up with another committed index.
+   */
+  | { readonly type: 'gap'; readonly from: LogIndex; readonly to: LogIndex }
   | { readonly type: 'members-changed' }
   | { readonly type: 'fenced'; readonly reason: string };

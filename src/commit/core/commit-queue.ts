@@ -15,17 +15,47 @@ export interface DecidedCommit {
 /**
  * The log's COMMIT entries that this node's PostgreSQL has not committed yet, in log order. They are handed out strictly
  * in that order (I3), each as soon as it is prepared here; one that is not holds up all behind it.
+ *
+ * A snapshot stands for entries that were never read here. The queue knows which ones (`isComplete`), and does not claim
+ * anything about them until they are committed in PostgreSQL or have been filled in.
  */
 export class CommitQueue {
   #entries: DecidedCommit[] = [];
   #head = 0;
+  /** The names of the entries from `#head` on. */
+  readonly #names = new Set<Gid>();
   #committed = 0 as LogIndex;
   #handedOut = 0 as LogIndex;
-  #applied = 0 as LogIndex;
+  #applied: LogIndex;
+  /** Every COMMIT after this index and up to `#applied` was added. */
+  #from: LogIndex;
+
+  /** A queue whose log begins after a snapshot: its last COMMIT, and its index. */
+  constructor(lastCommit: LogIndex, applied: LogIndex) {
+    this.#from = lastCommit;
+    this.#applied = applied;
+  }
 
   /** Everything up to here is committed in PostgreSQL; entries that commit nothing count as soon as they are reached. */
   get committed(): LogIndex {
-    return this.#head === this.#entries.length ? (Math.max(this.#committed, this.#applied) as LogIndex) : this.#committed;
+    if (!this.isComplete) return this.#committed;
+    if (this.#head < this.#entries.length) return (this.#entries[this.#head].index - 1) as LogIndex;
+    return Math.max(this.#committed, this.#applied) as LogIndex;
+  }
+
+  /** Whether no COMMIT can stand in the log that PostgreSQL lacks and this queue does not know of. */
+  get isComplete(): boolean {
+    return this.#committed >= this.#from;
+  }
+
+  /** The last COMMIT that the queue does not know of. */
+  get from(): LogIndex {
+    return this.#from;
+  }
+
+  /** The last COMMIT that PostgreSQL is known to have committed. */
+  get postgres(): LogIndex {
+    return this.#committed;
   }
 
   /** The highest index whose COMMIT PREPARED may have been sent. */
@@ -38,8 +68,7 @@ export class CommitQueue {
   }
 
   has(gid: Gid): boolean {
-    for (let i = this.#head; i < this.#entries.length; i++) if (this.#entries[i].gid === gid) return true;
-    return false;
+    return this.#names.has(gid);
   }
 
   /** The entries still to be committed, oldest first. */
@@ -49,6 +78,7 @@ export class CommitQueue {
 
   add(entry: DecidedCommit): void {
     this.#entries.push(entry);
+    this.#names.add(entry.gid);
   }
 
   /** The log has been read up to here. */
@@ -58,6 +88,7 @@ export class CommitQueue {
 
   /** The next entry to commit, if `isPrepared` says yes to it. Each is handed out once. */
   next(isPrepared: (entry: DecidedCommit) => boolean): DecidedCommit | undefined {
+    if (!this.isComplete) return undefined;
     for (let i = this.#head; i < this.#entries.length; i++) {
       const entry = this.#entries[i];
       if (entry.index <= this.#handedOut) continue;
@@ -70,9 +101,14 @@ export class CommitQueue {
 
   /** PostgreSQL has committed everything up to `index`. */
   done(index: LogIndex): void {
-    if (index < this.#committed) throw new Error(`I7 violated: committed index went back from ${this.#committed} to ${index}`);
+    if (index < this.#committed) {
+      throw new Error(`I7 violated: committed index went back from ${this.#committed} to ${index}`);
+    }
     this.#committed = index;
-    while (this.#head < this.#entries.length && this.#entries[this.#head].index <= index) this.#head++;
+    while (this.#head < this.#entries.length && this.#entries[this.#head].index <= index) {
+      this.#names.delete(this.#entries[this.#head].gid);
+      this.#head++;
+    }
     if (this.#head > 1024 && this.#head * 2 > this.#entries.length) {
       this.#entries = this.#entries.slice(this.#head);
       this.#head = 0;
@@ -83,5 +119,28 @@ export class CommitQueue {
   recovered(committed: LogIndex): void {
     this.done(committed);
     this.#handedOut = committed;
+  }
+
+  /** A snapshot took the place of the log's entries up to `applied`. What is to be committed has to be filled in anew. */
+  skip(lastCommit: LogIndex, applied: LogIndex): void {
+    this.#entries = [];
+    this.#head = 0;
+    this.#names.clear();
+    this.#from = lastCommit;
+    this.#applied = applied;
+  }
+
+  /** The COMMIT entries between what PostgreSQL has committed and `from`, oldest first, out of a donor's history. */
+  fill(entries: readonly DecidedCommit[]): void {
+    let last = this.#committed;
+    for (const { index } of entries) {
+      if (index <= last || index > this.#from) throw new Error(`log entry ${index} is not in the gap`);
+      last = index;
+    }
+    if (last !== this.#from) throw new Error(`the gap up to ${this.#from} was filled up to ${last} only`);
+    this.#entries = [...entries, ...this.pending()];
+    this.#head = 0;
+    for (const { gid } of entries) this.#names.add(gid);
+    this.#from = this.#committed;
   }
 }

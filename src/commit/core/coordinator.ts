@@ -30,7 +30,13 @@ export type CoordinatorEvent =
   | { readonly type: 'prepare-failed'; readonly gid: Gid; readonly error: ErrorReport }
   /** The connection broke: it may or may not be prepared, so it is rolled back if it's there. */
   | { readonly type: 'prepare-unknown'; readonly gid: Gid; readonly error: ErrorReport }
-  | { readonly type: 'vote'; readonly gid: Gid; readonly node: NodeId; readonly epoch: Epoch; readonly error?: ErrorReport | undefined }
+  | {
+      readonly type: 'vote';
+      readonly gid: Gid;
+      readonly node: NodeId;
+      readonly epoch: Epoch;
+      readonly error?: ErrorReport | undefined;
+    }
   /** Ask for the transaction to give way; refused silently once it is proposed. */
   | { readonly type: 'abort'; readonly gid: Gid; readonly error: ErrorReport }
   /** A replay of `by` waits here, or elsewhere, for `gid`: the younger of them has to go. */
@@ -40,7 +46,14 @@ export type CoordinatorEvent =
   | { readonly type: 'members'; readonly members: Members }
   /** A leader that accepts proposals; undefined while there is none. */
   | { readonly type: 'leader'; readonly leader: { readonly node: NodeId; readonly term: number } | undefined }
-  | { readonly type: 'rejected'; readonly gid: Gid; readonly term: number; readonly reason: Rejection }
+  | {
+      readonly type: 'rejected';
+      readonly gid: Gid;
+      readonly term: number;
+      /** That of the refused proposal. */
+      readonly attempt: number | undefined;
+      readonly reason: Rejection;
+    }
   | { readonly type: 'decided'; readonly gid: Gid; readonly index: LogIndex }
   /** Everything up to `index` is committed in that node's PostgreSQL. */
   | { readonly type: 'committed'; readonly node: NodeId; readonly index: LogIndex }
@@ -58,6 +71,7 @@ export type CoordinatorEffect =
       readonly votes: readonly (readonly [NodeId, Epoch])[];
       readonly dependsOn: LogIndex;
       readonly notify: boolean;
+      readonly attempt: number;
     }
   /** Tell every peer that the transaction is over without a COMMIT entry. */
   | { readonly type: 'tell-aborted'; readonly gid: Gid }
@@ -91,6 +105,8 @@ interface Transaction {
   /** When something was last sent that may have been lost with a link. */
   sent: number;
   readonly begun: number;
+  /** The number of the last proposal. A refusal of that one is final, as none can still be on its way behind it. */
+  attempt: number;
   suspected: boolean;
   answered: boolean;
   index: LogIndex;
@@ -113,6 +129,8 @@ export class Coordinator {
   readonly #committed = new Map<NodeId, LogIndex>();
   #members: Members = new Map();
   #leader: { readonly node: NodeId; readonly term: number } | undefined;
+  /** Rises with every proposal of this run: the leader drops one that was overtaken on the way. */
+  #attempts = 0;
   #effects: CoordinatorEffect[] = [];
 
   constructor(settings: CoordinatorSettings) {
@@ -138,6 +156,11 @@ export class Coordinator {
   isUndecided(gid: Gid): boolean {
     const transaction = this.#transactions.get(gid);
     return transaction !== undefined && transaction.phase !== 'decided' && transaction.phase !== 'aborting';
+  }
+
+  /** Whether it is given up for good, and only its rollback here is waited for. */
+  isAborting(gid: Gid): boolean {
+    return this.#transactions.get(gid)?.phase === 'aborting';
   }
 
   step(event: CoordinatorEvent): readonly CoordinatorEffect[] {
@@ -171,7 +194,10 @@ export class Coordinator {
     }
   }
 
-  #dispatchTo(t: Transaction, event: Exclude<CoordinatorEvent, { type: 'begin' | 'members' | 'leader' | 'committed' | 'recovered' | 'tick' }>): void {
+  #dispatchTo(
+    t: Transaction,
+    event: Exclude<CoordinatorEvent, { type: 'begin' | 'members' | 'leader' | 'committed' | 'recovered' | 'tick' }>,
+  ): void {
     switch (event.type) {
       case 'prepared':
         t.prepared = true;
@@ -202,7 +228,7 @@ export class Coordinator {
         this.#answer(t, { type: 'aborted', error: t.error ?? reports.aborted(t.gid) });
         return this.#forget(t);
       case 'rejected':
-        return this.#onRejected(t, event.term, event.reason);
+        return this.#onRejected(t, event.term, event.attempt, event.reason);
       case 'decided':
         return this.#onDecided(t, event.index);
     }
@@ -224,6 +250,7 @@ export class Coordinator {
       since: now,
       sent: now,
       begun: now,
+      attempt: 0,
       suspected: false,
       answered: false,
       index: 0 as LogIndex,
@@ -237,14 +264,19 @@ export class Coordinator {
     this.#advance(t, false);
   }
 
-  /** Proposes when nothing is missing; `again` when a leader has changed, as the former proposal's fate is unknown. */
+  /**
+   * Proposes when nothing is missing; `again` when the former proposal's fate is unknown. That one is repeated even if a
+   * vote is missing by now: either it is in the log, or its refusal brings the transaction back to collecting votes.
+   */
   #advance(t: Transaction, again: boolean): void {
-    if (t.phase !== 'collecting' && !(again && t.phase === 'proposing')) return;
     const leader = this.#leader;
-    if (leader === undefined || !t.prepared || this.#missing(t).length > 0) return;
+    if (leader === undefined || !t.prepared) return;
+    const repeated = again && t.phase === 'proposing';
+    if (!repeated && (t.phase !== 'collecting' || this.#missing(t).length > 0)) return;
     t.phase = 'proposing';
-    const votes: [NodeId, Epoch][] = [];
-    for (const [node, epoch] of this.#members) votes.push([node, epoch]);
+    t.attempt = ++this.#attempts;
+    const votes: [NodeId, Epoch][] = [...t.votes];
+    votes.push([this.#settings.self, t.parts.epoch]);
     this.#emit({
       type: 'propose',
       gid: t.gid,
@@ -254,6 +286,7 @@ export class Coordinator {
       votes,
       dependsOn: t.dependsOn,
       notify: t.everywhere,
+      attempt: t.attempt,
     });
   }
 
@@ -267,8 +300,9 @@ export class Coordinator {
     return missing;
   }
 
-  #onRejected(t: Transaction, term: number, reason: Rejection): void {
-    if (t.phase !== 'proposing' || this.#leader?.term !== term) return;
+  #onRejected(t: Transaction, term: number, attempt: number | undefined, reason: Rejection): void {
+    // Of several copies under way only the last one's refusal counts: one before it may yet be followed by a success.
+    if (t.phase !== 'proposing' || this.#leader?.term !== term || attempt !== t.attempt) return;
     switch (reason.type) {
       case 'already-committed':
       case 'behind':
@@ -287,6 +321,7 @@ export class Coordinator {
   }
 
   #onDecided(t: Transaction, index: LogIndex): void {
+    if (t.phase === 'decided') return;
     if (t.phase === 'aborting' || !t.prepared) throw new Error(`I6 violated: COMMIT(${t.gid}) while ${t.phase}`);
     t.phase = 'decided';
     t.index = index;
@@ -320,7 +355,8 @@ export class Coordinator {
         this.#abort(t, reports.epochEnded(t.gid));
       } else if (t.phase !== 'aborting') {
         for (const [node, epoch] of members) {
-          if (node !== this.#settings.self && before.get(node) !== epoch) this.#emit({ type: 'announce', gid: t.gid, to: node });
+          if (node !== this.#settings.self && before.get(node) !== epoch)
+            this.#emit({ type: 'announce', gid: t.gid, to: node });
         }
         t.suspected = false;
         this.#advance(t, false);
@@ -362,7 +398,8 @@ export class Coordinator {
       t.suspected = true;
       for (const node of this.#missing(t)) {
         const epoch = this.#members.get(node);
-        if (node !== this.#settings.self && epoch !== undefined) this.#emit({ type: 'suspect', node, epoch, gid: t.gid });
+        if (node !== this.#settings.self && epoch !== undefined)
+          this.#emit({ type: 'suspect', node, epoch, gid: t.gid });
       }
     }
     if (waited < this.#settings.decisionTimeout) return;

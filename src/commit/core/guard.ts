@@ -44,6 +44,11 @@ export class Guard {
     return this.#lastCommit;
   }
 
+  /** Whether this COMMIT stands among the newest ones. No says nothing: it may be too old to be remembered. */
+  hasCommitted(gid: Gid): boolean {
+    return this.#recent.has(gid);
+  }
+
   lastEpoch(node: NodeId): Epoch {
     return this.#lastEpochs.get(node) ?? (0 as Epoch);
   }

@@ -9,6 +9,8 @@ import * as reports from './reports.ts';
  *   waiting ──depends_on committed──▶ applying ──PREPAREd──▶ prepared (voted yes) ──COMMIT in the log──▶ decided ──▶ (gone)
  *                                        └──▶ failed (voted no) ──▶ (gone)          └──aborted──▶ rolling-back ──▶ (gone)
  *
+ *   missing (COMMIT in the log, not prepared here as this node was no member) ──depends_on committed, caught up──▶ decided
+ *
  * A yes is given only after PREPARE is durable (I4). What was voted for is rolled back only when the origin says that it
  * is not under way any more and the log, read up to that moment, has no COMMIT; or when the origin's epoch has ended.
  */
@@ -28,7 +30,17 @@ export type ParticipantEvent =
   /** The origin does not have the transaction under way any more, as of its log index `asOf`. */
   | { readonly type: 'not-active'; readonly gid: Gid; readonly asOf: LogIndex }
   | { readonly type: 'rolled-back'; readonly gid: Gid }
-  | { readonly type: 'decided'; readonly gid: Gid; readonly index: LogIndex; readonly database: string; readonly member: boolean }
+  | {
+      readonly type: 'decided';
+      readonly gid: Gid;
+      readonly index: LogIndex;
+      readonly database: string;
+      readonly dependsOn: LogIndex;
+      /** Whether this node was a member at that entry, so that it must be prepared here (I2). */
+      readonly member: boolean;
+    }
+  /** What was `missing` has been replayed from a donor's history, and is prepared. */
+  | { readonly type: 'caught-up'; readonly gid: Gid; readonly index: LogIndex; readonly database: string }
   /** This node is no member any more: what it has not prepared comes by catch-up. */
   | { readonly type: 'left' }
   /** The log has been applied up to here. */
@@ -53,23 +65,50 @@ export type ParticipantEffect =
   /** This backend's transaction has to give way to `gid`. */
   | { readonly type: 'overrule-backend'; readonly pid: number; readonly error: ErrorReport }
   /** Ask the coordinator of `loser` to give way to `winner`. */
-  | { readonly type: 'contend'; readonly to: NodeId; readonly loser: Gid; readonly winner: Gid; readonly table?: string | undefined }
-  /** The log says COMMIT and this node has nothing prepared under that name. Fatal for a member (I2), else to be caught up. */
-  | { readonly type: 'missing'; readonly gid: Gid; readonly index: LogIndex; readonly database: string; readonly member: boolean }
+  | {
+      readonly type: 'contend';
+      readonly to: NodeId;
+      readonly loser: Gid;
+      readonly winner: Gid;
+      readonly table?: string | undefined;
+    }
+  /**
+   * The log says COMMIT and this node has nothing prepared under that name. Fatal for a member (I2). Else it is to be
+   * replayed from a donor's history now, all that it can have seen being committed: until it succeeds (`caught-up`), or
+   * `cancel-apply`. Whatever it waits for gives way to it.
+   */
+  | {
+      readonly type: 'missing';
+      readonly gid: Gid;
+      readonly index: LogIndex;
+      readonly database: string;
+      readonly member: boolean;
+    }
   /** The changes are not needed here any more. */
   | { readonly type: 'release'; readonly gid: Gid };
 
-type State = 'waiting' | 'applying' | 'prepared' | 'failed' | 'decided' | 'rolling-back';
+type State = 'waiting' | 'applying' | 'prepared' | 'failed' | 'missing' | 'decided' | 'rolling-back';
+
+type Doom =
+  /** It lost a conflict: no, unless it is prepared after all. */
+  | { readonly type: 'vote'; readonly error: ErrorReport }
+  /** It is over: roll back. */
+  | { readonly type: 'over' }
+  /** This node left: nobody waits for its vote, but what is prepared may yet be committed. */
+  | { readonly type: 'left' };
 
 interface Foreign {
   readonly gid: Gid;
   readonly parts: GidParts;
   readonly database: string;
-  readonly dependsOn: LogIndex;
+  dependsOn: LogIndex;
   state: State;
-  /** Set when the replay in progress is to be given up, and what to vote then; without a report nobody waits for a vote. */
-  doomed: { readonly vote?: ErrorReport } | undefined;
+  /** In `missing`: the catch-up was asked for. */
+  asked: boolean;
+  /** Set when the replay in progress is to be given up. What to do if PREPARE got through before that is in it. */
+  doomed: Doom | undefined;
   notActiveAsOf: LogIndex | undefined;
+  /** Of its COMMIT entry; 0 while there is none. */
   index: LogIndex;
   error: ErrorReport | undefined;
 }
@@ -82,6 +121,8 @@ export interface ParticipantView {
   isOwn(gid: Gid): boolean;
   /** Whether the log entries applied so far have its COMMIT, not yet carried out here. */
   isCommitted(gid: Gid): boolean;
+  /** Whether its COMMIT is known to be in the log, carried out or not. */
+  isInLog(gid: Gid): boolean;
   /** Whether this node's own transaction is past its decision, or gone: then its locks are about to be released. */
   isSettled(gid: Gid): boolean;
 }
@@ -111,7 +152,7 @@ export class Participant {
   undecided(origin: NodeId): Gid[] {
     const gids: Gid[] = [];
     for (const t of this.#transactions.values()) {
-      if (t.parts.node === origin && t.state !== 'decided' && t.state !== 'rolling-back') gids.push(t.gid);
+      if (t.parts.node === origin && t.index === 0 && t.state !== 'rolling-back') gids.push(t.gid);
     }
     return gids;
   }
@@ -137,7 +178,7 @@ export class Participant {
         }
         break;
       case 'left':
-        for (const t of this.#transactions.values()) if (t.state !== 'prepared') this.#drop(t);
+        for (const t of this.#transactions.values()) this.#leave(t);
         break;
       case 'decided':
         this.#onDecided(event);
@@ -150,12 +191,19 @@ export class Participant {
     return this.#effects;
   }
 
-  #stepOne(t: Foreign, event: Extract<ParticipantEvent, { type: 'applied' | 'blocked' | 'not-active' | 'rolled-back' }>): void {
+  #stepOne(
+    t: Foreign,
+    event: Extract<ParticipantEvent, { type: 'applied' | 'blocked' | 'caught-up' | 'not-active' | 'rolled-back' }>,
+  ): void {
     switch (event.type) {
       case 'applied':
         return this.#onApplied(t, event.error);
       case 'blocked':
-        if (t.state === 'applying' && t.doomed === undefined) this.#onBlocked(t, event.holder, event.table);
+        if (t.doomed === undefined) this.#onBlocked(t, event.holder, event.table);
+        return;
+      case 'caught-up':
+        // Given up meanwhile: PostgreSQL is looked at anew, and tells that it is prepared.
+        if (t.state === 'missing' && t.index === event.index) this.#decide(t, event.index);
         return;
       case 'not-active':
         if (event.asOf > this.#logApplied) t.notActiveAsOf = event.asOf;
@@ -176,7 +224,8 @@ export class Participant {
       return;
     }
     const parts = parseGid(gid);
-    if (parts === undefined || parts.node === this.#self || this.#view.hasEnded(parts.node, parts.epoch)) {
+    const isOver = parts === undefined || this.#view.hasEnded(parts.node, parts.epoch) || this.#view.isInLog(gid);
+    if (isOver || parts.node === this.#self) {
       this.#emit({ type: 'release', gid });
       return;
     }
@@ -193,16 +242,19 @@ export class Participant {
       } else if (t.state !== 'decided' && !isPrepared) {
         // A vote that did not survive is found out when the log commits it: I2 is checked there.
         this.#forget(t);
-      } else if (t.state === 'waiting' || t.state === 'applying' || t.state === 'failed') {
+      } else if (t.state !== 'decided') {
         t.state = 'prepared';
         t.doomed = undefined;
+        t.index = 0 as LogIndex;
       }
     }
     for (const [gid, database] of prepared) {
-      const parts = parseGid(gid);
-      if (parts === undefined || this.#transactions.has(gid) || this.#view.isOwn(gid)) continue;
-      const t = this.#add(gid, database, 0 as LogIndex, 'prepared');
-      if (this.#view.hasEnded(parts.node, parts.epoch) && !this.#view.isCommitted(gid)) this.#rollBack(t);
+      if (this.#transactions.has(gid) || parseGid(gid) === undefined || this.#view.isOwn(gid)) continue;
+      this.#add(gid, database, 0 as LogIndex, 'prepared');
+    }
+    // Entries may have been skipped by a snapshot, so this is asked of all of them, not only of those just found.
+    for (const t of this.#transactions.values()) {
+      if (t.state === 'prepared' && this.#view.hasEnded(t.parts.node, t.parts.epoch)) this.#drop(t);
     }
   }
 
@@ -215,6 +267,7 @@ export class Participant {
       database,
       dependsOn,
       state,
+      asked: false,
       doomed: undefined,
       notActiveAsOf: undefined,
       index: 0 as LogIndex,
@@ -233,15 +286,14 @@ export class Participant {
     if (t.state !== 'applying') throw new Error(`${t.gid} was applied while ${t.state}`);
     const doomed = t.doomed;
     t.doomed = undefined;
-    if (doomed !== undefined) {
-      t.state = 'prepared';
-      if (doomed.vote === undefined) {
-        // Not wanted any more. PREPARE may have got through before the cancellation did.
-        return error === undefined ? this.#rollBack(t) : this.#forget(t);
-      }
-      if (error === undefined) return this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid });
-      return this.#fail(t, doomed.vote);
+    if (t.index !== 0) {
+      // Decided without this node, meanwhile.
+      if (error === undefined) this.#decide(t, t.index);
+      else if (doomed?.type === 'left') this.#forget(t);
+      else this.#miss(t);
+      return;
     }
+    if (doomed !== undefined) return this.#onDoomed(t, doomed, error === undefined);
     if (error === undefined) {
       t.state = 'prepared';
       return this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid });
@@ -249,6 +301,20 @@ export class Participant {
     // A local deadlock says nothing about the transaction: whoever else was in it goes on, and the replay starts again.
     if (error.sqlstate === '40P01') return this.#emit({ type: 'apply', gid: t.gid, database: t.database });
     this.#fail(t, error);
+  }
+
+  #onDoomed(t: Foreign, doomed: Doom, isPrepared: boolean): void {
+    t.state = 'prepared';
+    switch (doomed.type) {
+      case 'vote':
+        if (isPrepared) this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid });
+        else this.#fail(t, doomed.error);
+        return;
+      case 'over':
+        return isPrepared ? this.#rollBack(t) : this.#forget(t);
+      case 'left':
+        if (!isPrepared) this.#forget(t);
+    }
   }
 
   #fail(t: Foreign, error: ErrorReport): void {
@@ -259,29 +325,37 @@ export class Participant {
 
   /**
    * Conflict rule (design, "Conflicts"): a transaction that is not prepared gives way; between two prepared ones the older
-   * wins, on every node alike. A decided one is only waited for.
+   * wins, on every node alike. One that is decided, either way, is only waited for. What is missing here was decided
+   * while whoever holds its locks prepared without having seen it: that can't commit any more, and its origin is asked.
    */
   #onBlocked(t: Foreign, holder: Holder, table: string | undefined): void {
+    if (t.state !== 'applying' && t.state !== 'missing') return;
     if (holder.type === 'backend') {
       return this.#emit({ type: 'overrule-backend', pid: holder.pid, error: reports.overruled(t.gid, t.parts, table) });
     }
     const other = parseGid(holder.gid);
     if (other === undefined) return;
-    const settled =
-      other.node === this.#self ? this.#view.isSettled(holder.gid) : this.#transactions.get(holder.gid)?.state === 'decided';
-    if (settled) return;
+    if (t.index !== 0 || this.#isSettled(holder.gid, other)) return;
     if (comparePriority(t.parts, other) < 0) {
       this.#emit({ type: 'contend', to: other.node, loser: holder.gid, winner: t.gid, table });
     } else {
-      t.doomed = { vote: reports.overruled(holder.gid, other, table) };
+      t.doomed = { type: 'vote', error: reports.overruled(holder.gid, other, table) };
       this.#emit({ type: 'cancel-apply', gid: t.gid });
     }
+  }
+
+  /** Whether its locks go without anyone having to give way. */
+  #isSettled(gid: Gid, parts: GidParts): boolean {
+    if (parts.node === this.#self) return this.#view.isSettled(gid);
+    const t = this.#transactions.get(gid);
+    return t === undefined || t.index !== 0 || t.state === 'rolling-back';
   }
 
   #onCommitted(index: LogIndex): void {
     this.#committed = index;
     for (const t of this.#transactions.values()) {
       if (t.state === 'waiting' && t.dependsOn <= index) this.#apply(t);
+      else if (t.state === 'missing') this.#askFor(t);
       else if (t.state === 'decided' && t.index <= index) this.#transactions.delete(t.gid);
     }
   }
@@ -294,30 +368,68 @@ export class Participant {
   }
 
   #onDecided(event: Extract<ParticipantEvent, { type: 'decided' }>): void {
-    const t = this.#transactions.get(event.gid);
-    if (t?.state === 'prepared' || t?.state === 'decided') {
-      t.state = 'decided';
-      t.index = event.index;
-      this.#emit({ type: 'release', gid: t.gid });
-      return;
+    const { gid, index, database, dependsOn, member } = event;
+    const t = this.#transactions.get(gid);
+    if (t !== undefined && t.index !== 0) return;
+    if (t?.state === 'rolling-back')
+      throw new Error(`I6 violated: COMMIT(${gid}) at ${index}, and it is being rolled back`);
+    if (t?.state === 'prepared') return this.#decide(t, index);
+    if (member) return this.#emit({ type: 'missing', gid, index, database, member });
+    const missing = t ?? this.#add(gid, database, dependsOn, 'missing');
+    missing.index = index;
+    missing.dependsOn = dependsOn;
+    if (missing.state !== 'applying') this.#miss(missing);
+  }
+
+  #decide(t: Foreign, index: LogIndex): void {
+    t.state = 'decided';
+    t.index = index;
+    t.doomed = undefined;
+    this.#emit({ type: 'release', gid: t.gid });
+  }
+
+  #miss(t: Foreign): void {
+    t.state = 'missing';
+    t.asked = false;
+    this.#askFor(t);
+  }
+
+  #askFor(t: Foreign): void {
+    if (t.asked || t.dependsOn > this.#committed) return;
+    t.asked = true;
+    this.#emit({ type: 'missing', gid: t.gid, index: t.index, database: t.database, member: false });
+  }
+
+  /** What is not prepared is given up: nobody waits for it here any more. */
+  #leave(t: Foreign): void {
+    if (t.state === 'missing') {
+      if (t.asked) this.#emit({ type: 'cancel-apply', gid: t.gid });
+      this.#forget(t);
+    } else if (t.state === 'applying') {
+      this.#giveUp(t, 'left');
+    } else if (t.state !== 'prepared') {
+      this.#drop(t);
     }
-    const { gid, index, database, member } = event;
-    this.#emit({ type: 'missing', gid, index, database, member });
+  }
+
+  #giveUp(t: Foreign, type: 'over' | 'left'): void {
+    if (t.doomed === undefined) this.#emit({ type: 'cancel-apply', gid: t.gid });
+    if (t.doomed?.type !== 'over') t.doomed = { type };
   }
 
   /** Final abort, by the origin's word or by the log. */
   #drop(t: Foreign): void {
     t.notActiveAsOf = undefined;
+    if (this.#view.isCommitted(t.gid)) return;
     switch (t.state) {
       case 'waiting':
       case 'failed':
         return this.#forget(t);
       case 'applying':
-        if (t.doomed === undefined) this.#emit({ type: 'cancel-apply', gid: t.gid });
-        t.doomed = {};
-        return;
+        return this.#giveUp(t, 'over');
       case 'prepared':
         return this.#rollBack(t);
+      case 'missing':
       case 'decided':
       case 'rolling-back':
         return;

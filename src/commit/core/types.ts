@@ -29,6 +29,8 @@ export type LogCommand =
       readonly dependsOn: LogIndex;
       /** Set when the origin's client waits until every member has committed (`remote_apply`). */
       readonly notify: boolean;
+      /** Counts the proposals of one run of a node, so that copies on their way to a leader can be told apart. Not logged. */
+      readonly attempt?: number | undefined;
     }
   /** Begins an epoch of `node`: its number is this entry's index. Ends the node's former epoch, if that is open. */
   | {
