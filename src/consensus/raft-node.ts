@@ -108,10 +108,15 @@ export class RaftNode {
     await this.#options.storage.close();
   }
 
+  /**
+   * One unit of electionTicks and heartbeatTicks. Ticks that a stalled process missed must not be made up for: a leader
+   * would count them as silence of its followers before it has read their messages.
+   */
   tick(): void {
     this.#step({ type: 'tick' });
   }
 
+  /** Keeps the payloads of its entries: they must not be views into a receive buffer that is large or used again. */
   receive(from: NodeId, message: Message): void {
     this.#step({ type: 'message', from, message });
   }
