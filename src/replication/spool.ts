@@ -1,0 +1,177 @@
+import { mkdir, open, rm, type FileHandle } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Gid } from '../runtime/ids.ts';
+
+export interface Piece {
+  readonly bytes: Buffer;
+  /** Nothing follows. */
+  readonly last: boolean;
+}
+
+/** A transaction's changes; in memory until they pass the limit, then in a file. */
+interface Spooled {
+  parts: Buffer[];
+  length: number;
+  /** Bytes that can be read from the file. */
+  written: number;
+  file: FileHandle | undefined;
+  /** Writes one after the other; rejects with the first failure. */
+  writing: Promise<void>;
+  complete: boolean;
+  failure: Error | undefined;
+  readers: (() => void)[];
+}
+
+export interface SpoolOptions {
+  readonly directory: string;
+  /** Bytes up to which a transaction stays in memory. */
+  readonly inline: number;
+  /** Bytes of all transactions in memory together, above which also smaller ones go to files. */
+  readonly memory: number;
+}
+
+/** Bytes that are gathered before they are written to the file. */
+const WRITE_SIZE = 1 << 20;
+
+/**
+ * Keeps the changes of this node's own prepared transactions until nobody needs them: small ones in memory, large ones in
+ * files under data_dir, which are gone after a restart, as is the need for them (a new run has a new epoch). Several
+ * readers read at their own pace, also while the transaction is still coming in.
+ */
+export class TransactionSpool {
+  readonly #options: SpoolOptions;
+  readonly #transactions = new Map<Gid, Spooled>();
+  #inMemory = 0;
+  #files = 0;
+
+  private constructor(options: SpoolOptions) {
+    this.#options = options;
+  }
+
+  /** Empties the directory: nothing of an earlier run is needed. */
+  static async open(options: SpoolOptions): Promise<TransactionSpool> {
+    await rm(options.directory, { recursive: true, force: true });
+    await mkdir(options.directory, { recursive: true, mode: 0o700 });
+    return new TransactionSpool(options);
+  }
+
+  /** Bytes in memory and the number of files, for metrics. */
+  get usage(): { memory: number; files: number; transactions: number } {
+    return { memory: this.#inMemory, files: this.#files, transactions: this.#transactions.size };
+  }
+
+  /** Begins a transaction anew: what an interrupted decoding left of it is dropped. */
+  begin(gid: Gid): void {
+    this.release(gid);
+    this.#transactions.set(gid, {
+      parts: [],
+      length: 0,
+      written: 0,
+      file: undefined,
+      writing: Promise.resolve(),
+      complete: false,
+      failure: undefined,
+      readers: [],
+    });
+  }
+
+  /** Adds bytes. False when so much waits for the disk that the caller should wait for `settled`. */
+  append(gid: Gid, bytes: Buffer): boolean {
+    const t = this.#transactions.get(gid);
+    if (t === undefined || t.failure !== undefined) return true;
+    t.parts.push(bytes);
+    t.length += bytes.length;
+    this.#inMemory += bytes.length;
+    const held = t.length - t.written;
+    if (t.length <= this.#options.inline && this.#inMemory <= this.#options.memory) return true;
+    if (held >= WRITE_SIZE) this.#write(gid, t);
+    return held < 8 * WRITE_SIZE;
+  }
+
+  /** Everything is here. Gives the bytes when they are in memory as a whole. */
+  complete(gid: Gid): Buffer | undefined {
+    const t = this.#transactions.get(gid);
+    if (t === undefined) return undefined;
+    t.complete = true;
+    if (t.file === undefined && t.parts.length > 0 && t.length <= this.#options.inline && this.#inMemory <= this.#options.memory) {
+      const all = t.parts.length === 1 ? t.parts[0] : Buffer.concat(t.parts);
+      t.parts = [all];
+      return all;
+    }
+    this.#write(gid, t);
+    return undefined;
+  }
+
+  /** Waits for the disk. Rejects when it failed, so that the transaction can be given up. */
+  async settled(gid: Gid): Promise<void> {
+    const t = this.#transactions.get(gid);
+    if (t === undefined) return;
+    await t.writing;
+    if (t.failure !== undefined) throw t.failure;
+  }
+
+  /** Up to `limit` bytes from `offset`; waits while the reader is ahead of what came in. Rejects once it's released. */
+  async read(gid: Gid, offset: number, limit: number): Promise<Piece> {
+    for (;;) {
+      const t = this.#transactions.get(gid);
+      if (t === undefined) throw new Error('they are not kept any more');
+      if (t.failure !== undefined) throw t.failure;
+      if (t.file === undefined && t.complete && t.parts.length === 1 && t.written === 0) {
+        const bytes = t.parts[0].subarray(offset, offset + limit);
+        return { bytes, last: offset + bytes.length === t.length };
+      }
+      const available = Math.min(limit, t.written - offset);
+      if (t.file !== undefined && (available > 0 || (t.complete && offset === t.length))) {
+        const bytes = Buffer.allocUnsafe(Math.max(available, 0));
+        if (available > 0) await t.file.read(bytes, 0, available, offset);
+        return { bytes, last: t.complete && offset + bytes.length === t.length };
+      }
+      await new Promise<void>((resolve) => t.readers.push(resolve));
+    }
+  }
+
+  release(gid: Gid): void {
+    const t = this.#transactions.get(gid);
+    if (t === undefined) return;
+    this.#transactions.delete(gid);
+    this.#inMemory -= t.parts.reduce((sum, part) => sum + part.length, 0);
+    this.#wake(t);
+    void t.writing.then(() => this.#drop(gid, t));
+  }
+
+  async #drop(gid: Gid, t: Spooled): Promise<void> {
+    if (t.file === undefined) return;
+    this.#files -= 1;
+    await t.file.close();
+    if (!this.#transactions.has(gid)) await rm(this.#path(gid), { force: true });
+  }
+
+  #path(gid: Gid): string {
+    return join(this.#options.directory, gid.replaceAll(':', '-'));
+  }
+
+  #write(gid: Gid, t: Spooled): void {
+    const bytes = Buffer.concat(t.parts);
+    t.parts = [];
+    this.#inMemory -= bytes.length;
+    t.writing = t.writing
+      .then(async () => {
+        if (t.failure !== undefined) return;
+        if (t.file === undefined) {
+          t.file = await open(this.#path(gid), 'w+', 0o600);
+          this.#files += 1;
+        }
+        let done = 0;
+        while (done < bytes.length) done += (await t.file.write(bytes, done, bytes.length - done, t.written + done)).bytesWritten;
+        t.written += bytes.length;
+      })
+      .catch((error: unknown) => {
+        t.failure = error as Error;
+      })
+      .finally(() => this.#wake(t));
+  }
+
+  #wake(t: Spooled): void {
+    for (const wake of t.readers.splice(0)) wake();
+  }
+}
