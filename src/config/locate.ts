@@ -1,5 +1,5 @@
 import { isMap, isPair, isScalar, visit } from 'yaml';
-import type { Document, Node, Pair , LineCounter} from 'yaml';
+import type { Document, Node, Pair, LineCounter } from 'yaml';
 
 /** Finds the place in a YAML file that a complaint about a setting should point at. */
 export class Locator {

@@ -1,0 +1,31 @@
+import type { Config } from '../../config/schema.ts';
+
+/** How much of PostgreSQL's limited resources a node needs. */
+export interface Needs {
+  /** One of every client here, and what the apply sessions have prepared. */
+  readonly preparedTransactions: number;
+  /** Every client of every node committing at once. */
+  readonly preparedTransactionsAtMost: number;
+  readonly walSenders: number;
+  readonly replicationSlots: number;
+  readonly replicationOrigins: number;
+  readonly connections: number;
+}
+
+/** Connections for control, of each kind one per database: committer, decoder, conflict checks, a spare. */
+const CONTROL_CONNECTIONS = 4;
+
+export function needs({ nodes, databases, session, apply, commit }: Config): Needs {
+  const sessions = apply.sessions * databases.length;
+  const committers = (commit.order === 'strict' ? 1 : apply.sessions) * databases.length;
+  // The node's own changes, and one slot kept for every other node to return from.
+  const slots = nodes.length * databases.length;
+  return {
+    preparedTransactions: session.maxConnections + sessions,
+    preparedTransactionsAtMost: session.maxConnections * nodes.length,
+    walSenders: slots,
+    replicationSlots: slots,
+    replicationOrigins: sessions + committers,
+    connections: session.maxConnections + sessions + committers + CONTROL_CONNECTIONS * databases.length,
+  };
+}
