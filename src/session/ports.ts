@@ -43,3 +43,22 @@ export interface VictimRegistry {
   add(backendPid: number, victim: ConflictVictim): void;
   remove(backendPid: number): void;
 }
+
+/** A schema statement as the other nodes need it. */
+export interface AnnouncedDdl {
+  /** One statement, as the client wrote it. */
+  readonly statement: string;
+  /** current_user and session_user. */
+  readonly role: string;
+  readonly sessionRole: string;
+  /** The settings that can change what the statement means, by name. */
+  readonly settings: Readonly<Record<string, string>>;
+}
+
+export interface DdlAnnouncer {
+  /**
+   * The content of the transactional logical message that goes before the statement, and the value of multimaster.ddl that lets
+   * the statement through the event triggers. `ordinal` counts the schema statements of the transaction from 0.
+   */
+  announce(gid: Gid, ordinal: number, ddl: AnnouncedDdl): { readonly message: Buffer | string; readonly token: string };
+}

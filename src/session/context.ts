@@ -1,0 +1,165 @@
+import type { Logger } from '../runtime/log.ts';
+import type { Gid } from '../runtime/ids.ts';
+import { PgError } from '../runtime/errors.ts';
+import type { Classifier } from '../sql/classifier.ts';
+import { commandComplete, errorResponse, readyForQuery } from '../wire/backend-messages.ts';
+import type { ClientStream } from '../wire/client-stream.ts';
+import { fixedStatement, statement } from './injected.ts';
+import type { Style } from './injected.ts';
+import type { Outbox } from './outbox.ts';
+import type { Commits, DdlAnnouncer } from './ports.ts';
+import { ClientSegment, InjectedSegment } from './segments.ts';
+import type { Skip } from './segments.ts';
+import type { ServerLink } from './server-link.ts';
+import type { Statements } from './statements.ts';
+
+/** What happens in sessions, for metrics. */
+export type SessionEvent = 'read' | 'wrapped' | 'explicit' | 'committed' | 'aborted' | 'unknown' | 'retried' | 'refused' | 'victim';
+
+export interface SessionHooks {
+  readonly log: Logger;
+  readonly count: (event: SessionEvent) => void;
+}
+
+/**
+ * A sequence of steps that the session takes while the client waits. It runs inside the data handlers: each `yield` means "until
+ * something has happened", and the step looks for itself whether it was what it waits for.
+ */
+export type Procedure<Result = void> = Generator<void, Result, void>;
+
+export interface ContextParts {
+  readonly link: ServerLink;
+  readonly stream: ClientStream;
+  readonly statements: Statements;
+  readonly classifier: Classifier;
+  readonly commits: Commits;
+  readonly ddl: DdlAnnouncer;
+  readonly database: string;
+  readonly hooks: SessionHooks;
+  /** Runs the session's steps when something happens outside both sockets. */
+  readonly wake: () => void;
+}
+
+/** What a session's procedures share. */
+export class Context implements ContextParts {
+  readonly link: ServerLink;
+  readonly stream: ClientStream;
+  readonly statements: Statements;
+  readonly classifier: Classifier;
+  readonly commits: Commits;
+  readonly ddl: DdlAnnouncer;
+  readonly database: string;
+  readonly hooks: SessionHooks;
+  readonly wake: () => void;
+  /** The transaction in progress has lost a conflict and has not been rolled back yet; `told`: the client knows. */
+  aborted: { readonly error: PgError; told: boolean } | undefined;
+  /** It has been rolled back, and the server stands in a failed block in its place. */
+  doomed: { readonly error: PgError; told: boolean } | undefined;
+  /** A cancel request of the session's own that may still hit what runs. */
+  cancel: { readonly done: boolean } | undefined;
+  /** PREPARE TRANSACTION has been sent and the outcome is not known: nothing may stop the session now. */
+  committing = false;
+  /** The client has sent Terminate. */
+  terminated = false;
+  /** The server's connection is gone. */
+  serverLost = false;
+  /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
+  gid: Gid | undefined;
+  ordinal = 0;
+
+  constructor(parts: ContextParts) {
+    this.link = parts.link;
+    this.stream = parts.stream;
+    this.statements = parts.statements;
+    this.classifier = parts.classifier;
+    this.commits = parts.commits;
+    this.ddl = parts.ddl;
+    this.database = parts.database;
+    this.hooks = parts.hooks;
+    this.wake = parts.wake;
+  }
+
+  get client(): Outbox {
+    return this.link.toClient;
+  }
+
+  /** Adds a statement of the session's own. */
+  inject(style: Style, sql: string): InjectedSegment {
+    return this.link.add(new InjectedSegment(), statement(style, sql));
+  }
+
+  /** The same for one of the few texts that never change. */
+  injectFixed(style: Style, sql: string): InjectedSegment {
+    return this.link.add(new InjectedSegment(), fixedStatement(style, sql));
+  }
+
+  /** BEGIN for an implicit transaction of the client's. */
+  injectBegin(style: Style): InjectedSegment {
+    this.forgetTransaction();
+    return this.injectFixed(style, this.link.clientReadOnly ? 'BEGIN READ ONLY' : 'BEGIN READ WRITE');
+  }
+
+  clientSegment(options: { after?: InjectedSegment | undefined; offset?: number; skip?: Skip | undefined } = {}): ClientSegment {
+    return new ClientSegment({
+      after: options.after,
+      offset: options.offset ?? 0,
+      skip: options.skip ?? { left: 0 },
+      release: (held) => this.client.push(...held),
+    });
+  }
+
+  forgetTransaction(): void {
+    this.gid = undefined;
+    this.ordinal = 0;
+  }
+
+  transactionName(): Gid {
+    this.gid ??= this.commits.allocate(this.database);
+    return this.gid;
+  }
+
+  sendError(error: PgError): void {
+    this.client.push(errorResponse(error));
+  }
+
+  sendComplete(tag: string): void {
+    this.client.push(commandComplete(tag));
+  }
+
+  sendReady(): void {
+    this.client.push(readyForQuery(this.link.status));
+  }
+
+  /** The text of a query as a string, and back, without loss: positions count characters where the encoding is UTF-8. */
+  decode(bytes: Buffer, start: number, end: number): string {
+    return bytes.toString(this.#charset, start, end);
+  }
+
+  encode(text: string): Buffer {
+    return Buffer.from(text, this.#charset);
+  }
+
+  get #charset(): 'utf8' | 'latin1' {
+    return this.link.encoding === 'UTF8' ? 'utf8' : 'latin1';
+  }
+}
+
+/** Until the server has answered. */
+export function* answered(...segments: readonly { readonly done: boolean }[]): Procedure {
+  while (segments.some((segment) => !segment.done)) yield;
+}
+
+/** Until a cancel request of the session's own can't hit anything any more. */
+export function* uncancelled(context: Context): Procedure {
+  while (context.cancel?.done === false) yield;
+  context.cancel = undefined;
+}
+
+/** Until nothing that was sent is unanswered. */
+export function* settled(context: Context): Procedure {
+  while (context.link.queue.length > 0) yield;
+}
+
+export function refused(reason: string, hint: string): PgError {
+  return new PgError('0A000', reason, { hint });
+}

@@ -1,0 +1,325 @@
+import { UNSUPPORTED_FUNCTIONS, UNSUPPORTED_OIDS } from '../sql/names.ts';
+import { Frontend } from '../wire/codes.ts';
+import { readBind, readExecute, readStatementName } from '../wire/frontend-fields.ts';
+import { refused } from './context.ts';
+import type { Context, Procedure } from './context.ts';
+import { parseOnly, queryMessage } from './injected.ts';
+import { judge } from './judge.ts';
+import type { Judgement } from './judge.ts';
+import { announceParse } from './parse-message.ts';
+import { Batch } from './procedures/batch.ts';
+import { commitQuery } from './procedures/explicit.ts';
+import { refuseQuery } from './procedures/fail.ts';
+import { Script } from './procedures/script.ts';
+import { checkOnly, wrapped } from './procedures/wrapped.ts';
+import { PassSegment } from './segments.ts';
+import type { Segment } from './segments.ts';
+import type { Prepared } from './statements.ts';
+import { survey } from './survey.ts';
+
+/** What became of the client's next message: passed on, nothing to take or not now, or a procedure for it. */
+export type Dispatched = 'passed' | 'wait' | Procedure;
+
+/** Decides about each message of the client's while no procedure is at work. */
+export class Dispatcher {
+  readonly #context: Context;
+  readonly #retryBytes: number;
+
+  constructor(context: Context, retryBytes: number) {
+    this.#context = context;
+    this.#retryBytes = retryBytes;
+  }
+
+  next(): Dispatched {
+    const { stream, link } = this.#context;
+    // While transaction control is under way nobody knows whether what follows stands in a block.
+    if (link.controlInFlight > 0) return 'wait';
+    const type = stream.peek();
+    if (type === undefined) return 'wait';
+    if (link.status === 'I' && link.open === undefined && isExtended(type)) return this.#implicitBatch();
+    if (!stream.next()) return 'wait';
+    // Out of turn, before the Sync of a batch that was passed on so far.
+    if (link.open !== undefined && (type === Frontend.query || type === Frontend.functionCall)) {
+      return new Batch(this.#context, link.open).run(true);
+    }
+    switch (type) {
+      case Frontend.query:
+        return this.#query();
+      case Frontend.functionCall:
+        return this.#functionCall();
+      case Frontend.parse:
+      case Frontend.bind:
+      case Frontend.describe:
+      case Frontend.execute:
+      case Frontend.close:
+      case Frontend.flush:
+        return this.#extended(type);
+      case Frontend.sync:
+        return this.#sync();
+      case Frontend.terminate:
+        this.#context.terminated = true;
+        return this.#pass();
+      default:
+        return this.#pass();
+    }
+  }
+
+  /** A read that turned out to write: once more, in a transaction. */
+  repeat(segment: PassSegment): Procedure {
+    const { context, message } = { context: this.#context, message: segment.retained ?? Buffer.alloc(0) };
+    context.hooks.count('retried');
+    const skip = { left: segment.forwarded };
+    if (message[0] === Frontend.query) {
+      return wrapped(context, { message, style: 'simple', certain: false, copyIn: false, skip });
+    }
+    const acknowledged = new Set(segment.parses.slice(0, segment.parsed).map(({ name }) => name));
+    context.stream.unshift(message);
+    return new Batch(context, undefined, { skip, acknowledged }).run(false);
+  }
+
+  learn(segment: PassSegment): void {
+    const { retained } = segment;
+    for (const prepared of segment.executes) if (prepared.kind.type === 'read') prepared.kind = { type: 'write', certain: false, copyIn: false };
+    if (retained !== undefined) survey.learn(this.#context, retained);
+  }
+
+  /** Sends the exposed message on, in the open segment or in none. */
+  #pass(): Dispatched {
+    const { stream, link } = this.#context;
+    if (stream.type === Frontend.copyDone || stream.type === Frontend.copyFail) link.copying = false;
+    link.toServer.range(stream.bytes, stream.start, stream.end);
+    return 'passed';
+  }
+
+  #passQuery(options: { implicit?: boolean; control?: boolean; retain?: boolean }): PassSegment {
+    const { stream, link } = this.#context;
+    const { start, end } = stream;
+    const keep = options.retain === true && end - start <= this.#retryBytes;
+    const segment = new PassSegment(options.implicit === true, keep ? stream.bytes.subarray(start, end) : undefined);
+    segment.closed = true;
+    segment.control = options.control === true;
+    link.add(segment);
+    link.toServer.range(stream.bytes, start, end);
+    return segment;
+  }
+
+  #query(): Dispatched {
+    const { stream, link } = this.#context;
+    const judgement = judge(this.#context, stream.bytes, stream.start + 5, stream.end - 1);
+    return link.status === 'I' ? this.#idleQuery(judgement) : this.#blockQuery(judgement);
+  }
+
+  get #message(): Buffer {
+    const { stream } = this.#context;
+    return stream.bytes.subarray(stream.start, stream.end);
+  }
+
+  get #sql(): Buffer {
+    const { stream } = this.#context;
+    return stream.bytes.subarray(stream.start + 5, stream.end - 1);
+  }
+
+  #idleQuery(judgement: Judgement): Dispatched {
+    const context = this.#context;
+    const { link } = context;
+    switch (judgement.type) {
+      case 'read':
+        context.hooks.count('read');
+        this.#passQuery({ implicit: true, retain: !link.clientReadOnly });
+        return 'passed';
+      case 'plain':
+        // Read-only by the client's own wish: PostgreSQL refuses what writes.
+        if (link.clientReadOnly) {
+          this.#passQuery({ implicit: true });
+          return 'passed';
+        }
+        return wrapped(context, { message: this.#message, style: 'simple', certain: judgement.certain, copyIn: judgement.copyIn });
+      case 'local':
+        if (judgement.statement.kind.type === 'local') {
+          this.#passQuery({ control: true }).forgets.push(judgement.statement.kind.forgets);
+          if (judgement.statement.kind.forgets.what === 'everything') link.clientReadOnly = link.startupReadOnly;
+        }
+        return 'passed';
+      case 'single':
+        return this.#idleSingle(judgement);
+      case 'several':
+        return new Script(context, judgement.text, judgement.statements).run();
+      case 'syntax-error':
+        if (judgement.several) return checkOnly(context, parseOnly(this.#sql));
+        return wrapped(context, { message: this.#message, style: 'simple', certain: false, copyIn: false });
+      case 'refused':
+        return refuseQuery(context, refused(judgement.reason, judgement.hint));
+    }
+  }
+
+  #idleSingle({ statement, text }: Extract<Judgement, { type: 'single' }>): Dispatched {
+    const context = this.#context;
+    const { kind } = statement;
+    switch (kind.type) {
+      case 'begin': {
+        const segment = new PassSegment(false);
+        segment.closed = true;
+        segment.control = true;
+        context.forgetTransaction();
+        context.link.add(segment, queryMessage(context.link.clientReadOnly ? kind.unchanged : kind.readWrite));
+        return 'passed';
+      }
+      case 'commit':
+      case 'rollback':
+      case 'savepoint':
+        this.#passQuery({ control: true });
+        return 'passed';
+      default:
+        return new Script(context, text, [statement]).run();
+    }
+  }
+
+  #blockQuery(judgement: Judgement): Dispatched {
+    const context = this.#context;
+    switch (judgement.type) {
+      case 'read':
+      case 'plain':
+        this.#passQuery({});
+        return 'passed';
+      case 'local':
+        if (judgement.statement.kind.type === 'local') this.#passQuery({}).forgets.push(judgement.statement.kind.forgets);
+        return 'passed';
+      case 'single':
+        return this.#blockSingle(judgement);
+      case 'several':
+        return new Script(context, judgement.text, judgement.statements).run();
+      case 'syntax-error':
+        if (judgement.several) return checkOnly(context, parseOnly(this.#sql));
+        this.#passQuery({ control: true });
+        return 'passed';
+      case 'refused':
+        return refuseQuery(context, refused(judgement.reason, judgement.hint));
+    }
+  }
+
+  #blockSingle({ statement, text }: Extract<Judgement, { type: 'single' }>): Dispatched {
+    const context = this.#context;
+    const { kind } = statement;
+    switch (kind.type) {
+      case 'begin':
+      case 'savepoint':
+        this.#passQuery({});
+        return 'passed';
+      case 'rollback':
+        this.#passQuery({ control: true });
+        return 'passed';
+      case 'commit':
+        return commitQuery(context, this.#sql, kind.chain);
+      default:
+        // In a failed block PostgreSQL refuses everything else itself.
+        if (context.link.status === 'T') return new Script(context, text, [statement]).run();
+        this.#passQuery({});
+        return 'passed';
+    }
+  }
+
+  #functionCall(): Dispatched {
+    const { stream, link } = this.#context;
+    const oid = stream.end - stream.start >= 9 ? stream.bytes.readUInt32BE(stream.start + 5) : 0;
+    const name = UNSUPPORTED_OIDS.get(oid);
+    if (name !== undefined) {
+      const hint = UNSUPPORTED_FUNCTIONS.get(name) ?? '';
+      return refuseQuery(this.#context, refused(`${name}() is not supported in a coordinated database`, hint));
+    }
+    if (link.status === 'I' && !link.clientReadOnly) {
+      return wrapped(this.#context, { message: this.#message, style: 'extended', certain: false, copyIn: false });
+    }
+    this.#passQuery({ implicit: link.status === 'I' });
+    return 'passed';
+  }
+
+  /** A batch outside a block, of which nothing has been sent: passed on only when it is known to be a read up to its Sync. */
+  #implicitBatch(): Dispatched {
+    const context = this.#context;
+    const result = survey.batch(context, this.#retryBytes);
+    if (result === 'wait') return 'wait';
+    if (result === 'attend') return new Batch(context, undefined).run(false);
+    const { stream, link } = context;
+    const { segment, bytes, start, end } = result;
+    context.hooks.count('read');
+    link.add(segment);
+    link.toServer.range(bytes, start, end);
+    stream.skipTo(end);
+    return 'passed';
+  }
+
+  /** A message of a batch in a block: passed on, unless something must be done before it. */
+  #extended(type: number): Dispatched {
+    const context = this.#context;
+    const { stream, statements } = context;
+    const { bytes, start, end } = stream;
+    switch (type) {
+      case Frontend.parse: {
+        const { prepared, replacement } = announceParse(context, bytes, start, end);
+        this.#openSegment().parses.push(prepared);
+        if (replacement === undefined) break;
+        context.link.toServer.push(replacement);
+        return 'passed';
+      }
+      case Frontend.bind: {
+        const names = readBind(bytes, start, end);
+        statements.bind(names?.portal ?? '', statements.find(names?.statement ?? ''));
+        break;
+      }
+      case Frontend.execute: {
+        const prepared = statements.portal(readExecute(bytes, start, end));
+        if (needsAttention(prepared)) return new Batch(context, context.link.open).run(true);
+        if (prepared.kind.type === 'local') this.#openSegment().forgets.push(prepared.kind.forgets);
+        break;
+      }
+      case Frontend.close:
+        this.#openSegment().closes.push(readStatementName(bytes, start, end));
+        break;
+      default:
+        break;
+    }
+    this.#openSegment();
+    return this.#pass();
+  }
+
+  #openSegment(): Segment {
+    const { link } = this.#context;
+    return link.open ?? link.add(new PassSegment(false));
+  }
+
+  #sync(): Dispatched {
+    this.#openSegment().closed = true;
+    return this.#pass();
+  }
+}
+
+function isExtended(type: number): boolean {
+  switch (type) {
+    case Frontend.parse:
+    case Frontend.bind:
+    case Frontend.describe:
+    case Frontend.execute:
+    case Frontend.close:
+    case Frontend.flush:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/** Inside a block. */
+function needsAttention({ kind }: Prepared): boolean {
+  switch (kind.type) {
+    case 'read':
+    case 'savepoint':
+    case 'local':
+    case 'begin':
+    case 'show-read-only':
+      return false;
+    case 'write':
+      return kind.copyIn;
+    default:
+      return true;
+  }
+}
+

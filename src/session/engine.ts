@@ -1,0 +1,244 @@
+import { PgError } from '../runtime/errors.ts';
+import { editError, errorResponse, readError } from '../wire/backend-messages.ts';
+import { Frontend } from '../wire/codes.ts';
+import { ClientStream } from '../wire/client-stream.ts';
+import type { Classifier } from '../sql/classifier.ts';
+import { Context } from './context.ts';
+import type { Procedure, SessionHooks } from './context.ts';
+import { COPY_FAIL } from './injected.ts';
+import { Dispatcher } from './dispatch.ts';
+import { Outbox } from './outbox.ts';
+import type { Commits, ConflictVictim, DdlAnnouncer } from './ports.ts';
+import { Batch } from './procedures/batch.ts';
+import { loseConflict, rearm } from './procedures/fail.ts';
+import { ClientSegment, PassSegment } from './segments.ts';
+import type { Segment } from './segments.ts';
+import { ServerLink } from './server-link.ts';
+import { Statements } from './statements.ts';
+
+/** Bytes that may wait while the session is busy, before the client's socket is paused. */
+const HIGH_WATER = 64 * 1024;
+
+export interface EngineOptions {
+  readonly database: string;
+  /** The client's own default_transaction_read_only at startup. */
+  readonly readOnly: boolean;
+  readonly commits: Commits;
+  readonly ddl: DdlAnnouncer;
+  readonly classifier: Classifier;
+  readonly hooks: SessionHooks;
+  /** Keeps cancelling what the server runs while `needed`; done when no cancel request is on its way any more. */
+  readonly cancel: (needed: () => boolean) => { readonly done: boolean };
+  /** The server's process id and cancel key, during startup. */
+  readonly onKey: (pid: number, key: Buffer) => void;
+  /** Something is to be sent that no socket event caused. */
+  readonly onOutput: () => void;
+  readonly retryBytes: number;
+}
+
+/**
+ * One session between its two connections, without any: bytes in, bytes out. The client's messages are either passed on as they
+ * are, or handled by one procedure at a time while those behind them wait.
+ */
+export class Engine implements ConflictVictim {
+  readonly toClient = new Outbox();
+  readonly #options: EngineOptions;
+  readonly #context: Context;
+  readonly #link: ServerLink;
+  readonly #stream = new ClientStream();
+  readonly #dispatcher: Dispatcher;
+  #procedure: Procedure | undefined;
+  #retry: PassSegment | undefined;
+  #pumping = false;
+
+  constructor(options: EngineOptions) {
+    this.#options = options;
+    const statements = new Statements();
+    this.#link = new ServerLink(this.toClient, statements, options.readOnly, {
+      error: (segment, sqlstate, message) => this.#onError(segment, sqlstate, message),
+      key: options.onKey,
+      segmentDone: (segment) => this.#onSegmentDone(segment),
+    });
+    this.#context = new Context({
+      ...options,
+      link: this.#link,
+      stream: this.#stream,
+      statements,
+      wake: () => this.#wake(),
+    });
+    this.#dispatcher = new Dispatcher(this.#context, options.retryBytes);
+    const startup = new PassSegment(false);
+    startup.closed = true;
+    this.#procedure = this.#authenticate(this.#link.add(startup));
+  }
+
+  get toServer(): Outbox {
+    return this.#link.toServer;
+  }
+
+  /** The client should not be read from: what it has sent waits already. */
+  get congested(): boolean {
+    return this.#stream.buffered > HIGH_WATER && this.#stream.peek() !== undefined;
+  }
+
+  /** Neither a transaction nor an answer is outstanding. */
+  get idle(): boolean {
+    return this.#procedure === undefined && this.#link.queue.length === 0 && this.#link.status === 'I';
+  }
+
+  /** From PREPARE TRANSACTION on until the outcome is known: a cancel request must not be passed on. */
+  get committing(): boolean {
+    return this.#context.committing;
+  }
+
+  /** The client has said that it leaves. */
+  get terminated(): boolean {
+    return this.#context.terminated;
+  }
+
+  /** The server has said why it is about to close the connection. */
+  get serverSaidGoodbye(): boolean {
+    return this.#link.fatal;
+  }
+
+  fromClient(chunk: Buffer): void {
+    this.#stream.push(chunk);
+    this.#pump();
+  }
+
+  fromServer(chunk: Buffer): void {
+    this.#link.push(chunk);
+    this.#pump();
+  }
+
+  /** After something outside both connections has happened, such as the end of a cancel request. */
+  resume(): void {
+    this.#wake();
+  }
+
+  serverClosed(): void {
+    this.#context.serverLost = true;
+    if (this.#context.committing) this.#pump();
+  }
+
+  abort(error: PgError): void {
+    const context = this.#context;
+    const link = this.#link;
+    if (context.committing || context.aborted !== undefined || context.doomed !== undefined) return;
+    if (this.idle) return;
+    context.aborted = { error, told: false };
+    if (link.queue.length > 0) {
+      if (link.copying) this.#failCopy();
+      context.cancel = this.#options.cancel(() => context.aborted !== undefined && link.queue.length > 0);
+    }
+    this.#wake();
+  }
+
+  #failCopy(): void {
+    const [segment] = this.#link.queue;
+    this.#link.copying = false;
+    if (segment instanceof ClientSegment) segment.copying = false;
+    this.#link.toServer.push(COPY_FAIL);
+  }
+
+  #wake(): void {
+    this.#pump();
+    this.#options.onOutput();
+  }
+
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    try {
+      while (this.#step());
+    } finally {
+      this.#pumping = false;
+    }
+  }
+
+  /** One step forward; false when there is nothing to do before something happens. */
+  #step(): boolean {
+    if (this.#procedure !== undefined) {
+      if (this.#procedure.next().done !== true) return false;
+      this.#procedure = undefined;
+      return true;
+    }
+    this.#procedure = this.#ownBusiness();
+    if (this.#procedure !== undefined) return true;
+    if (this.#context.cancel?.done === false) return false;
+    const next = this.#dispatcher.next();
+    if (typeof next === 'object') this.#procedure = next;
+    return next !== 'wait';
+  }
+
+  /** What comes before the client's next message. */
+  #ownBusiness(): Procedure | undefined {
+    const context = this.#context;
+    const { queue, open } = this.#link;
+    if (context.aborted !== undefined) {
+      if (this.idle) context.aborted = undefined;
+      else if (open === undefined) return loseConflict(context);
+      else return new Batch(context, open).run(false);
+    }
+    if (queue.length > 0) return undefined;
+    if (this.#link.status === 'I') context.doomed = undefined;
+    const retry = this.#retry;
+    this.#retry = undefined;
+    if (retry !== undefined) return this.#dispatcher.repeat(retry);
+    return !this.#link.netArmed && this.#link.status === 'I' ? rearm(context) : undefined;
+  }
+
+  /** Until the first ReadyForQuery the client's password messages go through, and nothing else. */
+  *#authenticate(startup: PassSegment): Procedure {
+    while (!startup.done) {
+      while (this.#stream.peek() === Frontend.password && this.#stream.next()) {
+        this.toServer.range(this.#stream.bytes, this.#stream.start, this.#stream.end);
+      }
+      yield;
+    }
+  }
+
+  #onSegmentDone(segment: Segment): void {
+    if (segment instanceof PassSegment && segment.retry) this.#retry = segment;
+  }
+
+  #onError(segment: Segment, sqlstate: string, message: Buffer): Buffer | 'drop' | undefined {
+    const context = this.#context;
+    if (this.#link.fatal) return context.committing ? 'drop' : undefined;
+    const { aborted, doomed } = context;
+    if (aborted !== undefined && sqlstate === '57014') {
+      aborted.told = true;
+      return errorResponse(aborted.error);
+    }
+    if (doomed !== undefined && (sqlstate === '3B001' || (sqlstate === '25P02' && !doomed.told))) {
+      doomed.told = true;
+      return errorResponse(doomed.error);
+    }
+    if (sqlstate === '25006' && segment instanceof PassSegment && segment.implicit) return this.#wroteAfterAll(segment, message);
+    if (segment instanceof ClientSegment && segment.offset > 0) return shiftPosition(message, segment.offset);
+    return undefined;
+  }
+
+  /** What was passed on as a read tried to write. */
+  #wroteAfterAll(segment: PassSegment, message: Buffer): Buffer | 'drop' | undefined {
+    if (this.#link.clientReadOnly) return undefined;
+    this.#dispatcher.learn(segment);
+    const repeatable = segment.retained !== undefined && !segment.rows && this.#link.queue.length === 1;
+    if (repeatable && this.#stream.buffered === 0) {
+      segment.retry = true;
+      return 'drop';
+    }
+    return editError(message, () => undefined, {
+      H: 'The statement was taken for a read, but it writes. It is known now: repeat it, or run it in a transaction block.',
+    });
+  }
+}
+
+/** The server counted from the beginning of the part it was given. */
+function shiftPosition(message: Buffer, characters: number): Buffer {
+  if (readError(message).position === undefined) return message;
+  return editError(message, (code, value) => (code === 'P' ? String(Number(value) + characters) : undefined));
+}
+
+/** For a client whose server went away without a word, as PostgreSQL's own words would be. */
+export const SERVER_GONE = new PgError('57P01', 'the connection to the local PostgreSQL server was lost', { severity: 'FATAL' });

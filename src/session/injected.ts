@@ -1,0 +1,84 @@
+import { Frontend } from '../wire/codes.ts';
+
+/**
+ * Statements that the session sends of its own accord. In answer to a client's Query they are Queries as well. Between
+ * extended-protocol messages they must not be: a Query destroys the unnamed statement, which is the client's ("Extended Query"). There they use
+ * one reserved name, closed before and after, so that it does not matter whether the client ran DISCARD ALL in between or
+ * an error left it behind.
+ */
+export type Style = 'simple' | 'extended';
+
+const NAME = '_pgmm';
+
+function message(type: number, ...parts: readonly (string | Buffer)[]): Buffer {
+  const body = Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(`${part}\0`, 'utf8') : part)));
+  const head = Buffer.alloc(5);
+  head[0] = type;
+  head.writeUInt32BE(body.length + 4, 1);
+  return Buffer.concat([head, body]);
+}
+
+const NO_PARAMETERS = Buffer.from([0, 0]);
+const BIND = message(Frontend.bind, NAME, NAME, Buffer.alloc(6));
+const EXECUTE = message(Frontend.execute, NAME, Buffer.alloc(4));
+const CLOSE = Buffer.concat([message(Frontend.close, `P${NAME}`), message(Frontend.close, `S${NAME}`)]);
+
+export const SYNC = message(Frontend.sync);
+export const COPY_FAIL = message(Frontend.copyFail, 'the transaction was rolled back');
+
+export function queryMessage(sql: Buffer | string): Buffer {
+  return message(Frontend.query, ...(typeof sql === 'string' ? [sql] : [sql, Buffer.from([0])]));
+}
+
+/** A Parse of the client's with another text; what follows the text (the parameter types) stays. */
+export function parseMessage(name: Buffer, sql: string, rest: Buffer): Buffer {
+  return message(Frontend.parse, name, Buffer.from([0]), sql, rest);
+}
+
+const remembered = new Map<string, Buffer>();
+
+/** Answered with exactly one ReadyForQuery in both styles. */
+export function statement(style: Style, sql: string): Buffer {
+  if (style === 'simple') return queryMessage(sql);
+  return Buffer.concat([CLOSE, message(Frontend.parse, NAME, sql, NO_PARAMETERS), BIND, EXECUTE, CLOSE, SYNC]);
+}
+
+/** For the few texts that never change. */
+export function fixedStatement(style: Style, sql: string): Buffer {
+  const key = `${style} ${sql}`;
+  const known = remembered.get(key);
+  if (known !== undefined) return known;
+  const bytes = statement(style, sql);
+  remembered.set(key, bytes);
+  return bytes;
+}
+
+/** Parse alone, without naming anything the client has: what a text that must not be run is checked with. */
+export function parseOnly(sql: Buffer): Buffer {
+  return Buffer.concat([
+    CLOSE,
+    message(Frontend.parse, NAME, sql, Buffer.from([0]), NO_PARAMETERS),
+    CLOSE,
+    SYNC,
+  ]);
+}
+
+export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
+
+/**
+ * Fails wherever it is run, without a snapshot and without any object: PostgreSQL logs it with this name. Puts a
+ * transaction into the failed state.
+ */
+export const FAIL = 'ROLLBACK TO SAVEPOINT "refused by multimaster"';
+
+/**
+ * Asks whether the transaction wrote (facts: no transaction id means no), and if so leaves the gid in its WAL, since a prepared
+ * transaction may otherwise decode to nothing. Then the commit level. Built-ins only, whatever the search_path.
+ */
+export function probeSql(gid: string, chain: boolean): string {
+  const modes = ['transaction_isolation', 'transaction_read_only', 'transaction_deferrable'];
+  const settings = ['synchronous_commit', ...(chain ? modes : [])];
+  return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN NULL ELSE pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text END, ${settings
+    .map((name) => `pg_catalog.current_setting('${name}')`)
+    .join(', ')}`;
+}

@@ -1,0 +1,108 @@
+import type { StatementKind } from '../sql/kinds.ts';
+import { MAYBE, READ, WRITE, unsupported } from '../sql/kinds.ts';
+import type { Statement } from '../sql/classify.ts';
+import type { Context } from './context.ts';
+
+/** What a query text is to the session. */
+export type Judgement =
+  | { readonly type: 'read' }
+  /** One or more statements that need no attention of their own, some of which may write. */
+  | { readonly type: 'plain'; readonly certain: boolean; readonly copyIn: boolean }
+  /** Statements that concern this session or server only. */
+  | { readonly type: 'local'; readonly statement: Statement }
+  | { readonly type: 'single'; readonly statement: Statement; readonly text: string }
+  | { readonly type: 'several'; readonly statements: readonly Statement[]; readonly text: string }
+  | { readonly type: 'syntax-error'; readonly several: boolean }
+  | { readonly type: 'refused'; readonly reason: string; readonly hint: string };
+
+const TOO_LONG = unsupported('the query is too long to be examined', 'Send it in several parts.');
+const AMBIGUOUS = unsupported(
+  'a backslash can mean different things with these settings',
+  'Set standard_conforming_strings to on, and use UTF8 or a single-byte client_encoding.',
+);
+const READING: Judgement = { type: 'read' };
+const PLAIN_MAYBE: Judgement = { type: 'plain', certain: false, copyIn: false };
+const PLAIN_WRITE: Judgement = { type: 'plain', certain: true, copyIn: false };
+
+/** Client encodings in which the second byte of a character may look like ASCII. */
+const UNSAFE_ENCODINGS = new Set(['SJIS', 'SHIFT_JIS_2004', 'BIG5', 'GBK', 'GB18030', 'UHC', 'JOHAB']);
+
+const FIRST_WORD = /^\s*(insert|update|delete|merge)\b/i;
+
+/** Judges the text of a Query. */
+export function judge(context: Context, bytes: Buffer, start: number, end: number): Judgement {
+  if (isAmbiguous(context, bytes, start, end)) return refusal(AMBIGUOUS);
+  const verdict = context.classifier.examine(bytes, start, end);
+  if (verdict === 'read') return READING;
+  if (verdict === 'plain') return isCertain(bytes, start, end) ? PLAIN_WRITE : PLAIN_MAYBE;
+  const text = context.decode(bytes, start, end);
+  const classified = context.classifier.classify(text);
+  if (classified.type === 'too-long') return refusal(TOO_LONG);
+  if (classified.type === 'syntax-error') return { type: 'syntax-error', several: /;\s*\S/.test(text) };
+  return summarise(classified.statements, text);
+}
+
+function summarise(statements: readonly Statement[], text: string): Judgement {
+  if (statements.length === 0) return READING;
+  if (statements.length > 1) {
+    if (statements.every(({ kind }) => isHarmlessLocal(kind))) return READING;
+    if (!statements.every(({ kind }) => isQuiet(kind))) return { type: 'several', statements, text };
+    return {
+      type: 'plain',
+      certain: statements.some(({ kind }) => kind.type === 'write' && kind.certain),
+      copyIn: statements.some(({ kind }) => kind.type === 'write' && kind.copyIn),
+    };
+  }
+  const [statement] = statements;
+  const { kind } = statement;
+  if (kind.type === 'read') return READING;
+  if (kind.type === 'write') return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn };
+  if (kind.type === 'local') return { type: 'local', statement };
+  return { type: 'single', statement, text };
+}
+
+const isHarmlessLocal = (kind: StatementKind): boolean =>
+  kind.type === 'read' || (kind.type === 'local' && kind.forgets.what === 'nothing');
+
+const isQuiet = (kind: StatementKind): boolean => kind.type === 'write' || isHarmlessLocal(kind);
+
+function refusal(kind: StatementKind): Judgement {
+  return kind.type === 'unsupported' ? { type: 'refused', reason: kind.reason, hint: kind.hint } : READING;
+}
+
+function isAmbiguous(context: Context, bytes: Buffer, start: number, end: number): boolean {
+  const { link } = context;
+  if (link.standardStrings && !UNSAFE_ENCODINGS.has(link.encoding)) return false;
+  return bytes.subarray(start, end).includes(0x5c);
+}
+
+/** Looks for the first word beyond white space only: behind a comment a write is found out a little later. */
+function isCertain(bytes: Buffer, start: number, end: number): boolean {
+  return FIRST_WORD.test(bytes.toString('latin1', start, Math.min(end, start + 64)));
+}
+
+/** Judges the text of a Parse: one statement. */
+export function judgeParse(
+  context: Context,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): { kind: StatementKind; text: string | undefined } {
+  const judgement = judge(context, bytes, start, end);
+  switch (judgement.type) {
+    case 'read':
+      return { kind: READ, text: undefined };
+    case 'plain':
+      return { kind: judgement.copyIn ? { type: 'write', certain: true, copyIn: true } : judgement.certain ? WRITE : MAYBE, text: undefined };
+    case 'local':
+      return { kind: judgement.statement.kind, text: undefined };
+    case 'single':
+      return { kind: judgement.statement.kind, text: judgement.text };
+    case 'refused':
+      return { kind: unsupported(judgement.reason, judgement.hint), text: undefined };
+    // PostgreSQL refuses both, with an error of its own.
+    case 'several':
+    case 'syntax-error':
+      return { kind: MAYBE, text: undefined };
+  }
+}

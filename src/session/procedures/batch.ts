@@ -1,0 +1,421 @@
+import { PgError } from '../../runtime/errors.ts';
+import type { StatementKind } from '../../sql/kinds.ts';
+import { errorResponse, noticeResponse } from '../../wire/backend-messages.ts';
+import { Frontend } from '../../wire/codes.ts';
+import { readBind, readExecute, readParse, readStatementName } from '../../wire/frontend-fields.ts';
+import { answered, refused, settled, uncancelled } from '../context.ts';
+import type { Context, Procedure } from '../context.ts';
+import { SYNC } from '../injected.ts';
+import { announceParse } from '../parse-message.ts';
+import { ClientSegment, PassSegment } from '../segments.ts';
+import type { InjectedSegment, Segment, Skip } from '../segments.ts';
+import type { Prepared } from '../statements.ts';
+import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
+import { announceDdl, endDdl } from './ddl.ts';
+import { beginChained, commitExplicit, endDoomed } from './explicit.ts';
+import { failTransaction, poison } from './fail.ts';
+import { IN_TRANSACTION, NO_TRANSACTION } from './script.ts';
+
+/** A batch that was passed on as a read and is repeated as a write. */
+export interface Repetition {
+  readonly skip: Skip;
+  /** Named statements that the server has already: to be left out. */
+  readonly acknowledged: Set<string>;
+}
+
+/**
+ * Extended-protocol messages up to a Sync, taken one by one ("Extended Query", "Pipelining"). Outside a block they form one implicit
+ * transaction: the session's BEGIN goes before the first that may need one, the question whether it wrote after the client's Sync.
+ * Where something must be done between two messages, a Sync of the session's own cuts the batch there: inside a block that
+ * ends nothing. After an error the rest is skipped here, as the server would.
+ */
+export class Batch {
+  readonly #context: Context;
+  readonly #repetition: Repetition | undefined;
+  #block: 'none' | 'implicit' | 'explicit';
+  /** What the client's messages are being sent in. */
+  #segment: Segment | undefined;
+  #begin: InjectedSegment | undefined;
+  /** Ends of answers that are held back while the batch goes on. */
+  #held: Buffer[] = [];
+  #failed = false;
+  #flushing = false;
+  #over = false;
+
+  /** `open`: messages of this batch that were passed on before it needed attention. */
+  constructor(context: Context, open: Segment | undefined, repetition?: Repetition) {
+    this.#context = context;
+    this.#segment = open;
+    if (open instanceof PassSegment) open.tellsReady = false;
+    this.#repetition = repetition;
+    this.#block = context.link.status === 'I' ? 'none' : 'explicit';
+  }
+
+  /** `current`: the message that the stream exposes is the first. */
+  *run(current: boolean): Procedure {
+    const { stream } = this.#context;
+    if (this.#segment === undefined) yield* settled(this.#context);
+    let have = current;
+    while (!this.#over) {
+      while (!have) {
+        if (this.#context.aborted !== undefined && !this.#failed) yield* this.#loseConflict();
+        have = stream.next();
+        if (!have) yield;
+      }
+      have = false;
+      yield* this.#message(stream.type, stream.bytes, stream.start, stream.end);
+    }
+  }
+
+  *#message(type: number, bytes: Buffer, start: number, end: number): Procedure {
+    if (this.#segment?.failed !== undefined || this.#begin?.failed !== undefined) this.#failed = true;
+    switch (type) {
+      case Frontend.sync:
+        return yield* this.#sync();
+      case Frontend.terminate:
+        this.#context.terminated = true;
+        this.#context.link.toServer.range(bytes, start, end);
+        this.#over = true;
+        return;
+      case Frontend.query:
+      case Frontend.functionCall:
+        // Out of turn; PostgreSQL takes it as the end of the batch, or skips it after an error.
+        if (this.#failed) return;
+        this.#context.stream.unshift(Buffer.from(bytes.subarray(start, end)));
+        yield* this.#conclude();
+        this.#over = true;
+        return;
+      default:
+        if (!this.#failed) yield* this.#extended(type, bytes, start, end);
+    }
+  }
+
+  *#extended(type: number, bytes: Buffer, start: number, end: number): Procedure {
+    const { statements } = this.#context;
+    switch (type) {
+      case Frontend.parse:
+        return yield* this.#parse(bytes, start, end);
+      case Frontend.bind: {
+        const names = readBind(bytes, start, end);
+        const prepared = statements.find(names?.statement ?? '');
+        yield* this.#ensureBlock(prepared.kind);
+        if (this.#failed) return;
+        statements.bind(names?.portal ?? '', prepared);
+        break;
+      }
+      case Frontend.execute:
+        return yield* this.#execute(statements.portal(readExecute(bytes, start, end)), bytes, start, end);
+      case Frontend.close:
+        this.#open().closes.push(readStatementName(bytes, start, end));
+        break;
+      default:
+        break;
+    }
+    this.#forward(bytes, start, end);
+    this.#setFlushing(type === Frontend.flush);
+  }
+
+  *#parse(bytes: Buffer, start: number, end: number): Procedure {
+    const fields = readParse(bytes, start, end);
+    const known = this.#repetition?.acknowledged;
+    if (fields !== undefined && fields.name !== '' && known?.delete(fields.name) === true) {
+      if (this.#repetition !== undefined) this.#repetition.skip.left--;
+      return;
+    }
+    const { prepared, replacement } = announceParse(this.#context, bytes, start, end);
+    yield* this.#ensureBlock(prepared.kind);
+    if (this.#failed) return;
+    this.#open().parses.push(prepared);
+    if (replacement === undefined) this.#forward(bytes, start, end);
+    else this.#context.link.toServer.push(replacement);
+    this.#setFlushing(false);
+  }
+
+  *#execute(prepared: Prepared, bytes: Buffer, start: number, end: number): Procedure {
+    const { kind } = prepared;
+    this.#setFlushing(false);
+    if (needsTransaction(kind)) yield* this.#ensureBlock(kind);
+    switch (kind.type) {
+      case 'commit':
+        return yield* this.#commit(kind.chain, bytes, start, end);
+      case 'rollback':
+        return yield* this.#rollback(bytes, start, end);
+      case 'begin':
+        return yield* this.#beginBlock(kind, bytes, start, end);
+      case 'ddl':
+        return yield* this.#ddl(prepared, bytes, start, end);
+      case 'unsupported':
+        return yield* this.#refuse(refused(kind.reason, kind.hint));
+      case 'set-read-only':
+        return yield* this.#setReadOnly(kind);
+      case 'write':
+        this.#forward(bytes, start, end);
+        if (kind.copyIn) yield* this.#copyIn();
+        return;
+      case 'local':
+        this.#open().forgets.push(kind.forgets);
+        break;
+      case 'read':
+      case 'savepoint':
+      case 'show-read-only':
+        break;
+    }
+    this.#forward(bytes, start, end);
+  }
+
+  /** Opens the implicit transaction before a message that may read or write. */
+  *#ensureBlock(kind: StatementKind): Procedure {
+    if (this.#block !== 'none' || this.#failed || !needsTransaction(kind)) return;
+    const context = this.#context;
+    if (this.#segment !== undefined) yield* this.#cut();
+    if (this.#failed) return;
+    const refusal = kind.type === 'write' && kind.certain ? context.commits.refusal() : undefined;
+    if (refusal !== undefined) return yield* this.#refuse(refusal);
+    context.hooks.count('wrapped');
+    this.#begin = context.injectBegin('extended');
+    this.#block = 'implicit';
+  }
+
+  #open(): Segment {
+    if (this.#segment === undefined) {
+      this.#releaseHeld();
+      const segment = this.#context.clientSegment({ after: this.#begin, skip: this.#repetition?.skip });
+      segment.flushing = this.#flushing;
+      this.#segment = this.#context.link.add(segment);
+    }
+    return this.#segment;
+  }
+
+  #forward(bytes: Buffer, start: number, end: number): void {
+    this.#open();
+    this.#context.link.toServer.range(bytes, start, end);
+  }
+
+  /** The client waits for all there is so far: nothing is held back until it sends more. */
+  #setFlushing(flushing: boolean): void {
+    this.#flushing = flushing;
+    if (!(this.#segment instanceof ClientSegment)) return;
+    this.#segment.flushing = flushing;
+    if (flushing) this.#segment.release();
+  }
+
+  #releaseHeld(): void {
+    this.#context.client.push(...this.#held);
+    this.#held = [];
+  }
+
+  /** Ends what was sent so far by a Sync, the client's or the session's own, and waits for the answers. */
+  *#cut(): Procedure {
+    const segment = this.#close();
+    if (segment === undefined) return;
+    yield* answered(segment);
+    this.#finished(segment);
+  }
+
+  #close(): Segment | undefined {
+    const segment = this.#segment;
+    if (segment === undefined) return undefined;
+    segment.closed = true;
+    this.#context.link.toServer.push(SYNC);
+    this.#segment = undefined;
+    return segment;
+  }
+
+  #finished(segment: Segment): void {
+    if (this.#begin?.failed !== undefined && !this.#failed) {
+      this.#context.client.push(this.#begin.failed);
+      this.#failed = true;
+    }
+    if (segment.failed !== undefined) this.#failed = true;
+    if (segment instanceof ClientSegment) {
+      this.#releaseHeld();
+      this.#held = segment.held;
+      segment.held = [];
+    }
+  }
+
+  *#sync(): Procedure {
+    yield* this.#conclude();
+    this.#context.sendReady();
+    this.#over = true;
+  }
+
+  /** The end of the batch, except ReadyForQuery. */
+  *#conclude(): Procedure {
+    const context = this.#context;
+    const segment = this.#close();
+    // Sent along with the client's Sync: answered by an error when the batch failed.
+    const asked = this.#block === 'implicit' && !this.#failed ? askWhetherWritten(context, 'extended') : undefined;
+    if (segment !== undefined) {
+      yield* answered(segment);
+      this.#finished(segment);
+    }
+    if (asked !== undefined) yield* answered(asked);
+    if (this.#failed) {
+      if (this.#block === 'implicit') yield* rollBack(context, 'extended');
+      return;
+    }
+    if (asked !== undefined) {
+      const error = yield* commitTransaction(context, 'extended', asked);
+      if (error !== undefined) this.#held = [error];
+    }
+    this.#releaseHeld();
+  }
+
+  *#commit(chain: boolean, bytes: Buffer, start: number, end: number): Procedure {
+    const context = this.#context;
+    const { link } = context;
+    yield* this.#cut();
+    if (this.#failed) return;
+    this.#releaseHeld();
+    if (context.doomed?.told === false && link.status === 'E') {
+      context.client.push(yield* endDoomed(context, 'extended', context.doomed.error));
+      return this.#fail();
+    }
+    if (this.#block === 'none' || link.status !== 'T') return yield* this.#natural(bytes, start, end);
+    if (this.#block === 'implicit') {
+      if (chain) return yield* this.#refuse(new PgError('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks'));
+      context.client.push(noticeResponse(NO_TRANSACTION));
+    } else {
+      context.hooks.count('explicit');
+    }
+    const { error, modes } = yield* commitExplicit(context, 'extended', chain);
+    if (error !== undefined) {
+      context.client.push(error);
+      return this.#fail();
+    }
+    if (chain) yield* beginChained(context, 'extended', modes);
+    this.#held = [];
+    context.sendComplete('COMMIT');
+    this.#blockFromStatus();
+  }
+
+  *#rollback(bytes: Buffer, start: number, end: number): Procedure {
+    if (this.#block !== 'implicit') return yield* this.#natural(bytes, start, end);
+    yield* this.#cut();
+    if (this.#failed) return;
+    this.#releaseHeld();
+    this.#context.client.push(noticeResponse(NO_TRANSACTION));
+    yield* rollBack(this.#context, 'extended');
+    this.#context.sendComplete('ROLLBACK');
+    this.#blockFromStatus();
+  }
+
+  /** Lets the server run transaction control, and looks where that leaves it. */
+  *#natural(bytes: Buffer, start: number, end: number): Procedure {
+    this.#forward(bytes, start, end);
+    yield* this.#cut();
+    this.#context.forgetTransaction();
+    this.#blockFromStatus();
+  }
+
+  #blockFromStatus(): void {
+    this.#begin = undefined;
+    this.#block = this.#context.link.status === 'I' ? 'none' : 'explicit';
+  }
+
+  *#beginBlock(kind: Extract<StatementKind, { type: 'begin' }>, bytes: Buffer, start: number, end: number): Procedure {
+    const { link } = this.#context;
+    const segment = this.#open();
+    if (this.#block === 'implicit' && segment instanceof ClientSegment) segment.suppressed = IN_TRANSACTION;
+    const opens = this.#block === 'none';
+    this.#forward(bytes, start, end);
+    this.#block = 'explicit';
+    // The statement was prepared as READ WRITE, as the text says nothing; the client's default says otherwise.
+    if (!opens || !link.clientReadOnly || kind.readWrite === kind.unchanged) return;
+    yield* this.#cut();
+    if (!this.#failed) yield* answered(this.#context.injectFixed('extended', 'SET TRANSACTION READ ONLY'));
+  }
+
+  *#ddl(prepared: Prepared, bytes: Buffer, start: number, end: number): Procedure {
+    const context = this.#context;
+    yield* this.#cut();
+    if (this.#failed) return;
+    if (context.link.status === 'E' || context.link.clientReadOnly) return this.#forward(bytes, start, end);
+    const error = yield* announceDdl(context, 'extended', (prepared.text ?? '').trim());
+    if (error !== undefined) {
+      yield* failTransaction(context, 'extended');
+      context.client.push(error);
+      return this.#fail();
+    }
+    this.#forward(bytes, start, end);
+    yield* this.#cut();
+    if (!this.#failed) yield* endDdl(context, 'extended');
+  }
+
+  *#refuse(error: PgError): Procedure {
+    yield* this.#cut();
+    if (this.#failed) return;
+    this.#releaseHeld();
+    this.#context.hooks.count('refused');
+    yield* failTransaction(this.#context, 'extended');
+    this.#context.client.push(errorResponse(error));
+    this.#fail();
+  }
+
+  *#setReadOnly(kind: Extract<StatementKind, { type: 'set-read-only' }>): Procedure {
+    const context = this.#context;
+    yield* this.#cut();
+    if (this.#failed) return;
+    this.#releaseHeld();
+    if (kind.sql !== undefined) {
+      const step = context.inject('extended', kind.sql);
+      yield* answered(step);
+      if (step.failed !== undefined) {
+        context.client.push(step.failed);
+        return this.#fail();
+      }
+    }
+    context.link.clientReadOnly = kind.value === 'reset' ? context.link.startupReadOnly : kind.value;
+    context.sendComplete(kind.tag);
+    context.link.reportReadOnly();
+  }
+
+  /** While the server takes CopyData it ignores Sync and Flush ("COPY Operations"); so they are left out. */
+  *#copyIn(): Procedure {
+    const segment = this.#open();
+    const { stream, link } = this.#context;
+    if (!(segment instanceof ClientSegment)) return;
+    while (!segment.copying && segment.failed === undefined && segment.commands === 0 && !segment.done) yield;
+    while (segment.copying) {
+      if (!stream.next()) {
+        yield;
+        continue;
+      }
+      if (stream.type === Frontend.sync || stream.type === Frontend.flush) continue;
+      link.toServer.range(stream.bytes, stream.start, stream.end);
+      if (stream.type !== Frontend.copyData) segment.copying = false;
+    }
+  }
+
+  /** Another node's transaction needs what this one holds. */
+  *#loseConflict(): Procedure {
+    const context = this.#context;
+    const lost = context.aborted;
+    if (this.#block === 'none' || lost === undefined) {
+      context.aborted = undefined;
+      return;
+    }
+    yield* this.#cut();
+    if (!lost.told) {
+      this.#held = [];
+      context.client.push(errorResponse(lost.error));
+      lost.told = true;
+    }
+    if (this.#block === 'explicit') yield* poison(context);
+    else yield* rollBack(context, 'extended');
+    yield* uncancelled(context);
+    context.aborted = undefined;
+    this.#fail();
+  }
+
+  #fail(): void {
+    this.#failed = true;
+    this.#begin = undefined;
+    if (this.#context.link.status === 'I') this.#block = 'none';
+  }
+}
+
+function needsTransaction(kind: StatementKind): boolean {
+  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl';
+}

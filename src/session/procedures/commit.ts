@@ -1,0 +1,108 @@
+import { PgError } from '../../runtime/errors.ts';
+import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
+import { answered, uncancelled } from '../context.ts';
+import type { Context, Procedure } from '../context.ts';
+import { literal, probeSql } from '../injected.ts';
+import type { Style } from '../injected.ts';
+import type { CommitOutcome } from '../ports.ts';
+import type { InjectedSegment } from '../segments.ts';
+
+/** Sends the question whether the open transaction wrote; to be given to `commitTransaction`. */
+export function askWhetherWritten(context: Context, style: Style, chain = false): InjectedSegment {
+  return context.inject(style, probeSql(context.transactionName(), chain));
+}
+
+/** How a transaction ended: undefined when it is committed, else the ErrorResponse for the client. */
+export type CommitError = Buffer | undefined;
+
+const PREPARE_HINT =
+  'The transaction did something that PREPARE TRANSACTION refuses, such as using a temporary object, LISTEN, NOTIFY or WITH HOLD. Do that in a transaction of its own that changes no data.';
+
+/**
+ * Ends the open transaction: plainly when it wrote nothing, else by PREPARE TRANSACTION and the coordinator's decision. The
+ * server's session is idle afterwards, whatever the end.
+ */
+export function* commitTransaction(context: Context, style: Style, asked: InjectedSegment): Procedure<CommitError> {
+  yield* answered(asked);
+  const [row] = asked.rows;
+  if (context.aborted !== undefined) return yield* giveUp(context, style, takeAbort(context));
+  if (asked.failed !== undefined || row === undefined) return yield* giveUp(context, style, asked.failed);
+  if (row[0] === null) return yield* commitRead(context, style);
+  const refusal = context.commits.refusal();
+  if (refusal !== undefined) {
+    context.hooks.count('refused');
+    return yield* giveUp(context, style, errorResponse(refusal));
+  }
+  return yield* commitWrite(context, style, row[1] === 'remote_apply');
+}
+
+function* commitRead(context: Context, style: Style): Procedure<CommitError> {
+  const commit = context.injectFixed(style, 'COMMIT');
+  yield* answered(commit);
+  context.forgetTransaction();
+  return commit.failed;
+}
+
+function* commitWrite(context: Context, style: Style, everywhere: boolean): Procedure<CommitError> {
+  const gid = context.transactionName();
+  const { link, hooks } = context;
+  context.committing = true;
+  const prepare = context.inject(style, `PREPARE TRANSACTION ${literal(gid)}`);
+  const pending = context.commits.begin(gid, context.database, everywhere ? 'remote_apply' : 'on');
+  let outcome: CommitOutcome | undefined;
+  void pending.outcome.then((value) => {
+    outcome = value;
+    context.wake();
+  });
+  while (!prepare.done && !context.serverLost) yield;
+  const error = prepareError(context, prepare);
+  pending.prepared(error);
+  if (error !== undefined && !context.serverLost) {
+    context.committing = false;
+    context.forgetTransaction();
+    hooks.count('aborted');
+    if (link.status !== 'I') return yield* giveUp(context, style, prepare.failed);
+    return explained(prepare.failed ?? errorResponse(error));
+  }
+  while (outcome === undefined) yield;
+  context.committing = false;
+  context.forgetTransaction();
+  hooks.count(outcome.type);
+  return outcome.type === 'committed' ? undefined : errorResponse(outcome.error);
+}
+
+/**
+ * A connection that breaks before the answer leaves open whether the transaction is prepared: class 08 says so to the
+ * coordinator.
+ */
+function prepareError(context: Context, prepare: InjectedSegment): PgError | undefined {
+  if (prepare.done && prepare.error === undefined && prepare.tag !== 'PREPARE TRANSACTION') {
+    return new PgError('40000', `PREPARE TRANSACTION was answered by ${prepare.tag}`);
+  }
+  if (prepare.done) return prepare.error;
+  return context.serverLost ? new PgError('08006', 'connection to the server was lost during PREPARE TRANSACTION') : undefined;
+}
+
+function explained(failed: Buffer): Buffer {
+  return readSqlState(failed) === '0A000' ? editError(failed, () => undefined, { H: PREPARE_HINT }) : failed;
+}
+
+/** Rolls back what is open and hands the error on. */
+export function* giveUp(context: Context, style: Style, error: CommitError): Procedure<CommitError> {
+  yield* rollBack(context, style);
+  return error ?? errorResponse(new PgError('XX000', 'the server did not tell whether the transaction wrote'));
+}
+
+export function* rollBack(context: Context, style: Style): Procedure {
+  yield* uncancelled(context);
+  if (context.link.status !== 'I' && !context.serverLost) yield* answered(context.injectFixed(style, 'ROLLBACK'));
+  context.forgetTransaction();
+}
+
+/** The error of a lost conflict, for the client. */
+function takeAbort(context: Context): Buffer | undefined {
+  const error = context.aborted?.error;
+  context.aborted = undefined;
+  context.hooks.count('victim');
+  return error === undefined ? undefined : errorResponse(error);
+}

@@ -1,0 +1,67 @@
+import type { PgError } from '../../runtime/errors.ts';
+import { errorResponse } from '../../wire/backend-messages.ts';
+import { answered, settled } from '../context.ts';
+import type { Context, Procedure } from '../context.ts';
+import { queryMessage } from '../injected.ts';
+import type { Style } from '../injected.ts';
+import { PassSegment } from '../segments.ts';
+import { askWhetherWritten, commitTransaction } from './commit.ts';
+import type { CommitError } from './commit.ts';
+
+/** Isolation level, read only, deferrable of a transaction that ended AND CHAIN. */
+export type Modes = readonly (string | null)[];
+
+/** Ends the client's own transaction block. With `chain`, also tells the modes the next one must have. */
+export function* commitExplicit(
+  context: Context,
+  style: Style,
+  chain: boolean,
+): Procedure<{ error: CommitError; modes: Modes }> {
+  const asked = askWhetherWritten(context, style, chain);
+  const error = yield* commitTransaction(context, style, asked);
+  return { error, modes: asked.rows[0]?.slice(2) ?? [] };
+}
+
+/** The new transaction of COMMIT AND CHAIN. */
+export function* beginChained(context: Context, style: Style, modes: Modes): Procedure {
+  const [isolation, readOnly, deferrable] = modes;
+  const begin = context.inject(
+    style,
+    `BEGIN ISOLATION LEVEL ${isolation ?? 'READ COMMITTED'}, ${readOnly === 'on' ? 'READ ONLY' : 'READ WRITE'}, ${deferrable === 'on' ? 'DEFERRABLE' : 'NOT DEFERRABLE'}`,
+  );
+  yield* answered(begin);
+}
+
+/** A Query that is COMMIT alone, in a transaction block. */
+export function* commitQuery(context: Context, sql: Buffer, chain: boolean): Procedure {
+  yield* settled(context);
+  const { link } = context;
+  if (context.doomed?.told === false && link.status === 'E') {
+    context.client.push(yield* endDoomed(context, 'simple', context.doomed.error));
+    context.sendReady();
+    return;
+  }
+  // Failed meanwhile: PostgreSQL answers ROLLBACK.
+  if (link.status !== 'T') {
+    const segment = new PassSegment(false);
+    segment.closed = true;
+    segment.control = true;
+    link.add(segment, queryMessage(sql));
+    return;
+  }
+  context.hooks.count('explicit');
+  const { error, modes } = yield* commitExplicit(context, 'simple', chain);
+  if (error === undefined) {
+    if (chain) yield* beginChained(context, 'simple', modes);
+    context.sendComplete('COMMIT');
+  } else {
+    context.client.push(error);
+  }
+  context.sendReady();
+}
+
+/** COMMIT of a transaction that was rolled back under the client: it must not look like a COMMIT that did nothing. */
+export function* endDoomed(context: Context, style: Style, error: PgError): Procedure<Buffer> {
+  yield* answered(context.injectFixed(style, 'ROLLBACK'));
+  return errorResponse(error);
+}

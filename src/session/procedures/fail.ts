@@ -1,0 +1,48 @@
+import type { PgError } from '../../runtime/errors.ts';
+import { answered, settled, uncancelled } from '../context.ts';
+import type { Context, Procedure } from '../context.ts';
+import { FAIL } from '../injected.ts';
+import type { Style } from '../injected.ts';
+
+/** Answers a Query with an error of the session's own, with the effect an error has: an open transaction fails. */
+export function* refuseQuery(context: Context, error: PgError): Procedure {
+  yield* settled(context);
+  context.hooks.count('refused');
+  yield* failTransaction(context, 'simple');
+  context.sendError(error);
+  context.sendReady();
+}
+
+/** Puts an open transaction into the failed state. */
+export function* failTransaction(context: Context, style: Style): Procedure {
+  if (context.link.status === 'T') yield* answered(context.injectFixed(style, FAIL));
+}
+
+/**
+ * Rolls back the transaction that lost a conflict, and leaves the server in a failed block of a new one: its locks are gone, savepoints or not,
+ * and the client finds the block it believes to be in.
+ */
+export function* poison(context: Context): Procedure {
+  yield* uncancelled(context);
+  const { aborted } = context;
+  context.aborted = undefined;
+  if (context.link.status === 'I' || aborted === undefined) return;
+  context.hooks.count('victim');
+  const steps = ['ROLLBACK', 'BEGIN', FAIL].map((sql) => context.injectFixed('extended', sql));
+  yield* answered(...steps);
+  context.forgetTransaction();
+  context.doomed = aborted;
+}
+
+/** A client's own transaction that lost a conflict while no procedure was at work. */
+export function* loseConflict(context: Context): Procedure {
+  yield* settled(context);
+  yield* poison(context);
+}
+
+/** Switches default_transaction_read_only on again after the client's side switched it off. */
+export function* rearm(context: Context): Procedure {
+  const step = context.injectFixed('extended', 'SET default_transaction_read_only = on');
+  yield* answered(step);
+  context.link.netArmed = true;
+}

@@ -1,0 +1,247 @@
+import { PgError } from '../../runtime/errors.ts';
+import type { Statement } from '../../sql/classify.ts';
+import type { StatementKind } from '../../sql/kinds.ts';
+import { errorResponse, noticeResponse, textRow } from '../../wire/backend-messages.ts';
+import { refused, settled } from '../context.ts';
+import type { Context, Procedure } from '../context.ts';
+import { queryMessage } from '../injected.ts';
+import type { ClientSegment } from '../segments.ts';
+import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
+import { announceDdl, endDdl } from './ddl.ts';
+import { failTransaction } from './fail.ts';
+import { beginChained, commitExplicit } from './explicit.ts';
+import { withCopyData } from './wrapped.ts';
+
+export const NO_TRANSACTION = new PgError('25P01', 'there is no transaction in progress', { severity: 'WARNING' });
+/** Raised by BEGIN inside a block, also inside one of the session's making. */
+export const IN_TRANSACTION = '25001';
+
+const IN_FAILED_TRANSACTION = new PgError(
+  '25P02',
+  'current transaction is aborted, commands ignored until end of transaction block',
+);
+
+/** A run of statements that go to the server as one Query. */
+interface Part {
+  readonly kind: StatementKind;
+  readonly start: number;
+  end: number;
+}
+
+/**
+ * A Query whose statements must be taken one by one: it holds transaction control, schema statements or something the
+ * session answers itself. Follows PostgreSQL's rules for several statements in one Query ("Multiple Statements in a Simple
+ * Query"): statements outside a block form an implicit one; BEGIN turns that into a real block; COMMIT and ROLLBACK end either;
+ * after an error the rest is skipped.
+ */
+export class Script {
+  readonly #context: Context;
+  readonly #text: string;
+  readonly #parts: Part[];
+  #block: 'none' | 'implicit' | 'explicit' = 'none';
+  /** The statement whose completion the client has not been told. */
+  #last: ClientSegment | undefined;
+  #failed = false;
+
+  constructor(context: Context, text: string, statements: readonly Statement[]) {
+    this.#context = context;
+    this.#text = text;
+    this.#parts = joinPlain(statements);
+  }
+
+  *run(): Procedure {
+    const context = this.#context;
+    yield* settled(context);
+    this.#blockFromStatus();
+    for (const part of this.#parts) {
+      this.#last?.release();
+      this.#last = undefined;
+      yield* this.#part(part);
+      if (this.#failed) break;
+    }
+    yield* this.#end();
+    context.sendReady();
+  }
+
+  *#end(): Procedure {
+    const context = this.#context;
+    if (this.#block !== 'implicit') {
+      this.#last?.release();
+      return;
+    }
+    if (this.#failed) {
+      yield* rollBack(context, 'simple');
+      return;
+    }
+    const error = yield* commitTransaction(context, 'simple', askWhetherWritten(context, 'simple'));
+    if (error === undefined) this.#last?.release();
+    else context.client.push(error);
+  }
+
+  *#part(part: Part): Procedure {
+    const { kind } = part;
+    switch (kind.type) {
+      case 'begin':
+        return yield* this.#begin(kind.readWrite, kind.unchanged);
+      case 'commit':
+        return yield* this.#commit(kind.chain, part);
+      case 'rollback':
+        return yield* this.#rollback(part);
+      case 'ddl':
+        return yield* this.#ddl(part);
+      case 'unsupported':
+        return yield* this.#refuse(refused(kind.reason, kind.hint));
+      case 'set-read-only':
+        return yield* this.#setReadOnly(kind);
+      case 'show-read-only':
+        if (kind.name === 'transaction_read_only' && this.#block !== 'none') return yield* this.#plain(part);
+        return this.#show(kind.name);
+      case 'read':
+      case 'write':
+      case 'local':
+      case 'savepoint':
+        return yield* this.#plain(part);
+    }
+  }
+
+  /** Sends a part as it is, in a block. */
+  *#plain(part: Part): Procedure {
+    this.#ensureBlock();
+    const segment = this.#context.clientSegment({ offset: characters(this.#text, part.start) });
+    yield* this.#send(segment, this.#context.encode(this.#text.slice(part.start, part.end)));
+    if (part.kind.type === 'local') this.#context.statements.forget(part.kind.forgets);
+  }
+
+  *#send(segment: ClientSegment, sql: Buffer | string): Procedure {
+    segment.closed = true;
+    this.#context.link.add(segment, queryMessage(sql));
+    yield* withCopyData(this.#context, segment);
+    if (segment.failed !== undefined) this.#failed = true;
+    else this.#last = segment;
+  }
+
+  #ensureBlock(): void {
+    if (this.#block !== 'none') return;
+    this.#context.injectBegin('simple');
+    this.#block = 'implicit';
+  }
+
+  *#begin(readWrite: string, unchanged: string): Procedure {
+    const segment = this.#context.clientSegment();
+    if (this.#block === 'implicit') segment.suppressed = IN_TRANSACTION;
+    yield* this.#send(segment, this.#context.link.clientReadOnly ? unchanged : readWrite);
+    this.#block = 'explicit';
+  }
+
+  *#commit(chain: boolean, part: Part): Procedure {
+    const context = this.#context;
+    if (this.#block === 'none' || context.link.status !== 'T') {
+      yield* this.#send(context.clientSegment(), this.#text.slice(part.start, part.end));
+      this.#blockFromStatus();
+      return;
+    }
+    if (this.#block === 'implicit') {
+      if (chain) return this.#fail(new PgError('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks'));
+      context.client.push(noticeResponse(NO_TRANSACTION));
+    }
+    const { error, modes } = yield* commitExplicit(context, 'simple', chain);
+    if (error !== undefined) {
+      context.client.push(error);
+      this.#failed = true;
+    } else {
+      if (chain) yield* beginChained(context, 'simple', modes);
+      context.sendComplete('COMMIT');
+    }
+    this.#blockFromStatus();
+  }
+
+  *#rollback(part: Part): Procedure {
+    const context = this.#context;
+    if (this.#block === 'implicit') {
+      context.client.push(noticeResponse(NO_TRANSACTION));
+      yield* rollBack(context, 'simple');
+      context.sendComplete('ROLLBACK');
+    } else {
+      yield* this.#send(context.clientSegment(), this.#text.slice(part.start, part.end));
+      context.forgetTransaction();
+    }
+    this.#blockFromStatus();
+  }
+
+  *#ddl(part: Part): Procedure {
+    const context = this.#context;
+    // In a read-only or failed transaction PostgreSQL's own error is the answer.
+    if (context.link.status === 'E' || context.link.clientReadOnly) return yield* this.#plain(part);
+    this.#ensureBlock();
+    const sql = this.#text.slice(part.start, part.end);
+    const error = yield* announceDdl(context, 'simple', sql.trim());
+    if (error !== undefined) {
+      yield* failTransaction(context, 'simple');
+      context.client.push(error);
+      this.#failed = true;
+      return;
+    }
+    const segment = context.clientSegment({ offset: characters(this.#text, part.start) });
+    yield* this.#send(segment, context.encode(sql));
+    yield* endDdl(context, 'simple');
+  }
+
+  *#refuse(error: PgError): Procedure {
+    this.#context.hooks.count('refused');
+    yield* failTransaction(this.#context, 'simple');
+    this.#fail(error);
+  }
+
+  *#setReadOnly(kind: Extract<StatementKind, { type: 'set-read-only' }>): Procedure {
+    const { link } = this.#context;
+    if (link.status === 'E') return this.#fail(IN_FAILED_TRANSACTION);
+    if (kind.sql !== undefined) {
+      const segment = this.#context.clientSegment();
+      yield* this.#send(segment, kind.sql);
+      if (this.#failed) return;
+      segment.release();
+      this.#last = undefined;
+    } else {
+      this.#context.sendComplete(kind.tag);
+    }
+    link.clientReadOnly = kind.value === 'reset' ? link.startupReadOnly : kind.value;
+    link.reportReadOnly();
+  }
+
+  #blockFromStatus(): void {
+    this.#block = this.#context.link.status === 'I' ? 'none' : 'explicit';
+  }
+
+  #show(name: string): void {
+    const { description, row } = textRow(name, this.#context.link.clientReadOnly ? 'on' : 'off');
+    this.#context.client.push(description, row);
+    this.#context.sendComplete('SHOW');
+  }
+
+  #fail(error: PgError): void {
+    this.#context.client.push(errorResponse(error));
+    this.#failed = true;
+  }
+}
+
+/** Neighbours that need no attention stay one Query. Each later one begins with what stands before it, so the texts join. */
+function joinPlain(statements: readonly Statement[]): Part[] {
+  const parts: Part[] = [];
+  for (const { kind, start, end } of statements) {
+    const last = parts.at(-1);
+    if (last !== undefined && isPlain(kind) && isPlain(last.kind)) last.end = end;
+    else parts.push({ kind, start, end });
+  }
+  return parts;
+}
+
+function isPlain(kind: StatementKind): boolean {
+  return kind.type === 'read' || kind.type === 'write' || kind.type === 'savepoint' || (kind.type === 'local' && kind.forgets.what === 'nothing');
+}
+
+/** How many characters, as PostgreSQL counts them, come before an offset in UTF-16 units. */
+function characters(text: string, end: number): number {
+  let count = 0;
+  for (let i = 0; i < end; i++) if ((text.charCodeAt(i) & 0xfc00) !== 0xdc00) count++;
+  return count;
+}

@@ -1,0 +1,88 @@
+import { classify } from './classify.ts';
+import type { Statement } from './classify.ts';
+import { examine } from './lexer.ts';
+import type { Verdict } from './lexer.ts';
+import { hashNames } from './names.ts';
+import type { NameHashes, SafetyNames } from './names.ts';
+
+/** Longer texts are rare and each different: they would only push the others out. */
+const MAX_CACHED_LENGTH = 8192;
+const MAX_CACHED = 1000;
+/** The parser takes about 150 ns a byte, during which nothing else runs. */
+const MAX_PARSED_LENGTH = 4 << 20;
+
+export type Classified =
+  | { readonly type: 'statements'; readonly statements: readonly Statement[] }
+  | { readonly type: 'syntax-error' }
+  | { readonly type: 'too-long' };
+
+/** A bounded set of texts, least recently used first out. */
+class Lru<Value> {
+  readonly #entries = new Map<string, Value>();
+
+  get(key: string): Value | undefined {
+    const value = this.#entries.get(key);
+    if (value !== undefined) {
+      this.#entries.delete(key);
+      this.#entries.set(key, value);
+    }
+    return value;
+  }
+
+  set(key: string, value: Value): void {
+    if (this.#entries.size >= MAX_CACHED) {
+      const oldest = this.#entries.keys().next();
+      if (oldest.done !== true) this.#entries.delete(oldest.value);
+    }
+    this.#entries.set(key, value);
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+}
+
+/** Judges query texts of one database: the lexer first, the parser behind a cache where the lexer can't tell. */
+export class Classifier {
+  readonly #safety: () => SafetyNames;
+  readonly #parsed = new Lru<Classified>();
+  /** Texts that looked like reads and turned out to write. */
+  readonly #writing = new Lru<true>();
+  #hashedFrom: SafetyNames | undefined;
+  #hashes: NameHashes | undefined;
+
+  /** `safety` may answer another object at any time; the same object means the same names. */
+  constructor(safety: () => SafetyNames) {
+    this.#safety = safety;
+  }
+
+  examine(bytes: Buffer, start: number, end: number): Verdict {
+    const verdict = examine(bytes, start, end, this.#names());
+    if (verdict !== 'read' || this.#writing.size === 0) return verdict;
+    return this.#writing.get(bytes.toString('latin1', start, end)) === undefined ? 'read' : 'plain';
+  }
+
+  /** To be called when the server refused a statement that was passed on as a read, because it tried to write. */
+  learnWriting(bytes: Buffer, start: number, end: number): void {
+    if (end - start <= MAX_CACHED_LENGTH) this.#writing.set(bytes.toString('latin1', start, end), true);
+  }
+
+  classify(text: string): Classified {
+    const known = this.#parsed.get(text);
+    if (known !== undefined) return known;
+    if (text.length > MAX_PARSED_LENGTH) return { type: 'too-long' };
+    const statements = classify(text);
+    const result: Classified = statements === undefined ? { type: 'syntax-error' } : { type: 'statements', statements };
+    if (text.length <= MAX_CACHED_LENGTH) this.#parsed.set(text, result);
+    return result;
+  }
+
+  #names(): NameHashes {
+    const names = this.#safety();
+    if (this.#hashes === undefined || names !== this.#hashedFrom) {
+      this.#hashes = hashNames(names);
+      this.#hashedFrom = names;
+    }
+    return this.#hashes;
+  }
+}

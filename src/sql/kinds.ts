@@ -1,0 +1,47 @@
+/**
+ * What a statement is to the session. The names say what the session does, not what the grammar calls it.
+ */
+export type StatementKind =
+  /** Certainly changes nothing: goes straight to the local server. */
+  | { readonly type: 'read' }
+  /**
+   * Runs in a transaction and may change data; the server is asked at the end. `certain`: an INSERT and the like, which may
+   * be refused before it runs. `copyIn`: the client will send data.
+   */
+  | { readonly type: 'write'; readonly certain: boolean; readonly copyIn: boolean }
+  /** `readWrite`: the client's own BEGIN, made READ WRITE unless it says otherwise. `unchanged`: without that. */
+  | { readonly type: 'begin'; readonly readWrite: string; readonly unchanged: string }
+  | { readonly type: 'commit'; readonly chain: boolean }
+  | { readonly type: 'rollback'; readonly chain: boolean }
+  /** SAVEPOINT, RELEASE, ROLLBACK TO. */
+  | { readonly type: 'savepoint' }
+  /** Replayed on the other nodes as a statement. */
+  | { readonly type: 'ddl' }
+  /** Concerns this session or this server only: runs straight, never wrapped. */
+  | { readonly type: 'local'; readonly forgets: Forgets }
+  /** Changes default_transaction_read_only, which the session keeps itself; `sql` is what is left for the server. */
+  | { readonly type: 'set-read-only'; readonly value: boolean | 'reset'; readonly tag: string; readonly sql: string | undefined }
+  | { readonly type: 'show-read-only'; readonly name: string }
+  | { readonly type: 'unsupported'; readonly reason: string; readonly hint: string };
+
+/** Which prepared statements are gone after DEALLOCATE and DISCARD. */
+export type Forgets =
+  | { readonly what: 'nothing' }
+  | { readonly what: 'statement'; readonly name: string }
+  | { readonly what: 'statements' }
+  /** DISCARD ALL: also every setting goes back to its first value. */
+  | { readonly what: 'everything' };
+
+export const READ: StatementKind = { type: 'read' };
+/** May change data. */
+export const MAYBE: StatementKind = { type: 'write', certain: false, copyIn: false };
+/** Changes data if it runs. */
+export const WRITE: StatementKind = { type: 'write', certain: true, copyIn: false };
+export const COPY_IN: StatementKind = { type: 'write', certain: true, copyIn: true };
+export const DDL: StatementKind = { type: 'ddl' };
+export const SAVEPOINT: StatementKind = { type: 'savepoint' };
+export const LOCAL: StatementKind = { type: 'local', forgets: { what: 'nothing' } };
+
+export function unsupported(reason: string, hint: string): StatementKind {
+  return { type: 'unsupported', reason, hint };
+}

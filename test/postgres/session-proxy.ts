@@ -1,0 +1,147 @@
+import pg from 'pg';
+import pino from 'pino';
+import { formatGid } from '../../src/commit/gid.ts';
+import { epoch, logIndex, nodeId } from '../../src/runtime/ids.ts';
+import type { Gid } from '../../src/runtime/ids.ts';
+import { PgError } from '../../src/runtime/errors.ts';
+import type { SessionEvent } from '../../src/session/context.ts';
+import { createListener } from '../../src/session/listener.ts';
+import type { Listener, ListenerOptions } from '../../src/session/listener.ts';
+import type { AnnouncedDdl, CommitOutcome, Commits, ConflictVictim } from '../../src/session/ports.ts';
+import type { SafetyNames } from '../../src/sql/names.ts';
+import { startPostgres } from '../support/postgres.ts';
+import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
+
+/** A cluster of one: what is prepared is committed at once, by another connection. Everything can be made to fail. */
+export class LocalCommits implements Commits {
+  readonly prepared: Gid[] = [];
+  readonly failures: PgError[] = [];
+  refusing: PgError | undefined;
+  /** Stands for the coordinator's decision; rejects to abort. */
+  decide: (gid: Gid) => Promise<CommitOutcome | undefined> = () => Promise.resolve(undefined);
+  readonly #pools: pg.Pool;
+  #sequence = 0;
+
+  constructor(server: { host: string; port: number }, database: string) {
+    this.#pools = new pg.Pool({ ...server, user: 'postgres', database, max: 4 });
+    this.#pools.on('error', () => undefined);
+  }
+
+  refusal(): PgError | undefined {
+    return this.refusing;
+  }
+
+  allocate(): Gid {
+    return formatGid({ cluster: 'test', node: nodeId(1), epoch: epoch(1), sequence: ++this.#sequence, clock: Date.now() });
+  }
+
+  begin(gid: Gid): ReturnType<Commits['begin']> {
+    let settle: (outcome: CommitOutcome) => void = () => undefined;
+    const outcome = new Promise<CommitOutcome>((resolve) => (settle = resolve));
+    const prepared = (error: PgError | undefined): void => {
+      if (error === undefined) void this.#finish(gid).then(settle);
+      else {
+        this.failures.push(error);
+        settle({ type: 'aborted', error });
+      }
+    };
+    return { prepared, outcome };
+  }
+
+  async #finish(gid: Gid): Promise<CommitOutcome> {
+    this.prepared.push(gid);
+    const decided = await this.decide(gid);
+    const verb = decided === undefined || decided.type === 'committed' ? 'COMMIT' : 'ROLLBACK';
+    await this.#pools.query(`${verb} PREPARED '${gid}'`);
+    return decided ?? { type: 'committed', index: logIndex(this.#sequence) };
+  }
+
+  async end(): Promise<void> {
+    await this.#pools.end();
+  }
+}
+
+export interface SessionProxy {
+  readonly postgres: TestPostgres;
+  readonly port: number;
+  readonly commits: LocalCommits;
+  readonly listener: Listener;
+  readonly announced: AnnouncedDdl[];
+  readonly victims: Map<number, ConflictVictim>;
+  readonly events: SessionEvent[];
+  safety: SafetyNames;
+  connect(config?: pg.ClientConfig): Promise<pg.Client>;
+  stop(): Promise<void>;
+}
+
+export const NO_NAMES: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set() };
+
+/** A PostgreSQL server and the client-facing part of the proxy before it. */
+export async function startSessionProxy(
+  postgresOptions: TestPostgresOptions = {},
+  options: Partial<ListenerOptions> = {},
+): Promise<SessionProxy> {
+  const postgres = await startPostgres(postgresOptions);
+  const proxy = await startProxyFor(postgres, options);
+  return {
+    ...proxy,
+    stop: async () => {
+      await proxy.stop();
+      await postgres.stop();
+    },
+  };
+}
+
+export async function startProxyFor(postgres: TestPostgres, options: Partial<ListenerOptions> = {}): Promise<SessionProxy> {
+  const commits = new LocalCommits({ host: postgres.host, port: postgres.port }, 'postgres');
+  const announced: AnnouncedDdl[] = [];
+  const victims = new Map<number, ConflictVictim>();
+  const events: SessionEvent[] = [];
+  const clients = new Set<pg.Client>();
+  const state = { safety: NO_NAMES };
+  const listener = createListener({
+    listen: { host: '127.0.0.1', port: 0 },
+    server: { host: postgres.socketDir, port: postgres.port },
+    databases: ['postgres'],
+    commits,
+    ddl: {
+      announce: (_gid, ordinal, ddl) => {
+        announced.push(ddl);
+        return { message: JSON.stringify({ ordinal, ...ddl }), token: 'token' };
+      },
+    },
+    registry: { add: (pid, victim) => void victims.set(pid, victim), remove: (pid) => void victims.delete(pid) },
+    safety: () => state.safety,
+    log: pino({ level: process.env['PGMM_TEST_LOG'] ?? 'silent' }),
+    metrics: { count: (event) => void events.push(event), sessions: () => undefined },
+    ...options,
+  });
+  const port = await listener.start();
+  return {
+    postgres,
+    port,
+    commits,
+    listener,
+    announced,
+    victims,
+    events,
+    get safety() {
+      return state.safety;
+    },
+    set safety(names) {
+      state.safety = names;
+    },
+    connect: async (config = {}) => {
+      const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres', ...config });
+      client.on('error', () => undefined);
+      clients.add(client);
+      await client.connect();
+      return client;
+    },
+    stop: async () => {
+      await Promise.all([...clients].map((client) => client.end().catch(() => undefined)));
+      await listener.stop(1000);
+      await commits.end();
+    },
+  };
+}
