@@ -25,6 +25,12 @@ export class ForeignKeyChecks {
     return this.#checks.size;
   }
 
+  /** Forgets all but these. */
+  keepOnly(checks: readonly ForeignKeyCheck[]): void {
+    const kept = new Set(checks);
+    for (const [key, check] of this.#checks) if (!kept.has(check)) this.#checks.delete(key);
+  }
+
   *[Symbol.iterator](): Iterator<ForeignKeyCheck> {
     yield* this.#checks.values();
   }

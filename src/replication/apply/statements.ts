@@ -36,21 +36,19 @@ export class TableStatements {
   readonly #sql = new Map<string, string>();
   /** GENERATED ALWAYS AS IDENTITY outside the key: whether an UPDATE changed it isn't said. */
   readonly #hiddenIdentity: boolean;
+  /** Positions of the columns that replay writes: what the server generates, it generates here too. */
+  readonly writtenColumns: number[];
 
   constructor(relation: Relation, info: TableInfo) {
     this.relation = relation;
     this.info = info;
     this.#table = tableName(relation);
+    this.writtenColumns = relation.columns.flatMap(({ name }, i) => (info.columns.get(name)?.generated === true ? [] : [i]));
     this.#hiddenIdentity = relation.columns.some((column) => !column.key && this.#always(column.name));
   }
 
   #always(column: string): boolean {
     return this.info.columns.get(column)?.identityAlways ?? false;
-  }
-
-  /** Columns that the server computes by itself are never written. */
-  #written(): number[] {
-    return this.relation.columns.flatMap(({ name }, i) => (this.info.columns.get(name)?.generated === true ? [] : [i]));
   }
 
   /** The statements that carry out a change; two for an update that only a delete and an insert can do. */
@@ -72,7 +70,7 @@ export class TableStatements {
   }
 
   #insert(row: Tuple): Statement {
-    const columns = this.#written();
+    const columns = this.writtenColumns;
     const parameters = columns.map((i) => row[i] ?? null);
     return { key: 'i', sql: this.#once('i', () => this.#insertSql(columns)), parameters };
   }
@@ -86,7 +84,7 @@ export class TableStatements {
 
   #update(before: Tuple, row: Tuple, byKey: boolean): Statement {
     const parameters = new Parameters();
-    const written = this.#written().filter((i) => row[i] !== undefined && !this.#always(this.relation.columns[i].name));
+    const written = this.writtenColumns.filter((i) => row[i] !== undefined && !this.#always(this.relation.columns[i].name));
     const sent = written.map((i) => parameters.add(row[i]));
     const { condition, shape } = this.#match(before, byKey, parameters, byKey ? row : undefined);
     const key = `u${byKey ? 'k' : 'f'}${written.join(',')};${shape}`;
@@ -134,7 +132,7 @@ export class TableStatements {
     const values: string[] = [];
     const lookups: string[] = [];
     let shape = '';
-    for (const i of this.#written()) {
+    for (const i of this.writtenColumns) {
       const { name } = this.relation.columns[i];
       const column = this.info.columns.get(name);
       if (column === undefined) throw new Error(`column "${name}" of ${this.#table} does not exist on this node`);

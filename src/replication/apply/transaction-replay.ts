@@ -1,0 +1,271 @@
+import { PgError } from '../../runtime/errors.ts';
+import type { ServerConnection } from '../../wire/connection.ts';
+import { Message, readLogicalMessage, readRelation, readTruncate, type Relation } from '../pgoutput/messages.ts';
+import { readRowChange, type RowChange } from '../pgoutput/tuples.ts';
+import { CopyText } from './copy-text.ts';
+import { childLookup, ForeignKeyChecks, type ForeignKeyCheck } from './foreign-key-checks.ts';
+import type { StatementPipeline } from './pipeline.ts';
+import { quote, tableName, TableStatements } from './statements.ts';
+import { loadTableInfo, type TableInfo } from './table-info.ts';
+
+export const GID_PREFIX = 'pgmm:gid';
+export const DDL_PREFIX = 'pgmm:ddl';
+
+/** Inserts into one table in a row from which on COPY is used for them. */
+const COPY_FROM = 16;
+/** Bytes of COPY data that travel in one command. */
+const COPY_SIZE = 512 * 1024;
+/** Distinct foreign keys that are remembered before they are checked on the way. */
+const MAX_CHECKS = 10_000;
+
+/** What was found out about local tables, shared by the transactions of one session until the schema changes. */
+export interface TableCache {
+  /** By the bytes of the origin's RELATION message: another definition there is another key here. */
+  readonly statements: Map<string, TableStatements>;
+}
+
+export interface ReplayContext {
+  readonly connection: ServerConnection;
+  readonly pipeline: StatementPipeline;
+  readonly cache: TableCache;
+  /** Checks a DDL message's signature and gives the statements to run. Throws a PgError if it isn't genuine. */
+  readonly ddl: (content: Buffer, ordinal: number) => readonly string[];
+  /** The schema changed within the transaction. */
+  readonly schemaChanged: () => void;
+}
+
+/**
+ * Replays the records of one transaction on the apply session's connection, in order, between BEGIN and PREPARE. `careful`
+ * looks at every result before PREPARE: the slower way, taken when the fast one found something odd.
+ */
+export class TransactionReplay {
+  readonly #context: ReplayContext;
+  readonly #careful: boolean;
+  readonly #large: boolean;
+  readonly #tables = new Map<number, TableStatements>();
+  readonly #relations = new Map<number, Relation>();
+  readonly #checks = new ForeignKeyChecks();
+  #inserts: { table: TableStatements; changes: RowChange[] } | undefined;
+  readonly #copyText = new CopyText();
+  #ddlStatements = 0;
+  rows = 0;
+  /** Something that the fast way can't tell apart: to be replayed again, carefully. */
+  doubt: string | undefined;
+
+  constructor(context: ReplayContext, careful: boolean, large: boolean) {
+    this.#context = context;
+    this.#careful = careful;
+    this.#large = large;
+  }
+
+  /** Adds a record. A promise means that the caller has to wait for it before the next one. */
+  record(bytes: Buffer): Promise<void> | undefined {
+    switch (bytes[0]) {
+      case Message.relation:
+        return this.#onRelation(bytes);
+      case Message.insert:
+      case Message.update:
+      case Message.delete:
+        return this.#onRow(readRowChange(bytes));
+      case Message.truncate:
+        this.#flushInserts();
+        this.#truncate(bytes);
+        return undefined;
+      case Message.message:
+        return this.#onMessage(bytes);
+      default:
+        return undefined;
+    }
+  }
+
+  #onRelation(bytes: Buffer): Promise<void> | undefined {
+    const key = bytes.toString('latin1', 5);
+    const relation = readRelation(bytes);
+    this.#relations.set(relation.id, relation);
+    const known = this.#context.cache.statements.get(key);
+    if (known !== undefined) {
+      this.#tables.set(relation.id, known);
+      return undefined;
+    }
+    return this.#load(relation, key);
+  }
+
+  async #load(relation: Relation, key: string): Promise<void> {
+    await this.#settled();
+    const info: TableInfo = await loadTableInfo(this.#context.connection, relation.schema, relation.name);
+    const table = new TableStatements(relation, info);
+    this.#context.cache.statements.set(key, table);
+    this.#tables.set(relation.id, table);
+  }
+
+  #onRow(change: RowChange): Promise<void> | undefined {
+    const table = this.#tables.get(change.relation);
+    if (table === undefined) throw new Error(`relation ${change.relation} was not described`);
+    this.rows += 1;
+    if (table.info.foreignKeys.length > 0) this.#checks.add(table.relation, table.info, change);
+    if (this.#large && change.type === 'insert') {
+      this.#gather(table, change);
+    } else {
+      this.#flushInserts();
+      this.#send(table, change);
+    }
+    if (this.#checks.size > MAX_CHECKS) return this.#checkOnTheWay();
+    return this.#context.pipeline.full ? this.#context.pipeline.room() : undefined;
+  }
+
+  #send(table: TableStatements, change: RowChange): void {
+    const prefix = tableName(table.relation);
+    for (const statement of table.build(change, this.#careful)) {
+      const check = change.type === 'insert' ? undefined : (found: boolean) => this.#onRowResult(found, table, change);
+      this.#context.pipeline.prepared(`${prefix} ${statement.sql}`, statement, check);
+    }
+  }
+
+  #onRowResult(found: boolean, table: TableStatements, change: RowChange): void {
+    if (!found) this.doubt ??= `row to ${change.type} not found in table ${tableName(table.relation)}`;
+  }
+
+  #gather(table: TableStatements, change: RowChange): void {
+    if (this.#inserts?.table !== table) this.#flushInserts();
+    this.#inserts ??= { table, changes: [] };
+    const { changes } = this.#inserts;
+    // Records are views into what was read; the few that wait for the decision are kept as they are.
+    if (changes.length < COPY_FROM) changes.push(change);
+    if (changes.length < COPY_FROM) return;
+    if (this.#copyText.length === 0) for (const held of changes.slice(0, -1)) this.#copyRow(table, held);
+    this.#copyRow(table, change);
+    if (this.#copyText.length >= COPY_SIZE) this.#sendCopy(table);
+  }
+
+  #copyRow(table: TableStatements, change: RowChange): void {
+    const row = change.row ?? [];
+    this.#copyText.row(table.writtenColumns.map((i) => row[i]));
+  }
+
+  #sendCopy(table: TableStatements): void {
+    const columns = table.writtenColumns.map((i) => quote(table.relation.columns[i].name));
+    this.#context.pipeline.copy(`COPY ${tableName(table.relation)} (${columns.join(', ')}) FROM STDIN`, this.#copyText.take());
+    if (this.#inserts !== undefined) this.#inserts = { table, changes: [] };
+  }
+
+  #flushInserts(): void {
+    const inserts = this.#inserts;
+    if (inserts === undefined) return;
+    this.#inserts = undefined;
+    if (this.#copyText.length > 0) this.#sendCopy(inserts.table);
+    else for (const change of inserts.changes) this.#send(inserts.table, change);
+  }
+
+  #truncate(bytes: Buffer): void {
+    const { relations, cascade, restartIdentity } = readTruncate(bytes);
+    const names = relations.map((id) => {
+      const relation = this.#relations.get(id);
+      if (relation === undefined) throw new Error(`relation ${id} was not described`);
+      return `ONLY ${tableName(relation)}`;
+    });
+    const options = `${restartIdentity ? ' RESTART IDENTITY' : ''}${cascade ? ' CASCADE' : ''}`;
+    this.#context.pipeline.once(`TRUNCATE ${names.join(', ')}${options}`);
+  }
+
+  #onMessage(bytes: Buffer): Promise<void> | undefined {
+    const { prefix, content } = readLogicalMessage(bytes);
+    if (prefix === GID_PREFIX) return undefined;
+    if (prefix === DDL_PREFIX) {
+      this.#flushInserts();
+      return this.#runDdl(content);
+    }
+    const parameters = [Buffer.from(prefix), Buffer.from(`\\x${content.toString('hex')}`)];
+    this.#context.pipeline.once('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)', parameters);
+    return undefined;
+  }
+
+  async #runDdl(content: Buffer): Promise<void> {
+    const { pipeline } = this.#context;
+    for (const sql of this.#context.ddl(content, this.#ddlStatements++)) pipeline.once(sql);
+    // The message itself goes on, so that this node's own WAL tells the whole transaction as well.
+    const parameters = [Buffer.from(DDL_PREFIX), content];
+    pipeline.once('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.text)', parameters);
+    await this.#settled();
+    this.#context.cache.statements.clear();
+    this.#tables.clear();
+    pipeline.forget();
+    this.#context.schemaChanged();
+  }
+
+  /** Everything is in: the last checks, and the message that names the transaction in the WAL. */
+  async finish(gid: string): Promise<void> {
+    this.#flushInserts();
+    const { pipeline } = this.#context;
+    if (this.#careful) {
+      await this.#settled();
+      if (this.doubt !== undefined) throw divergence(this.doubt);
+      for (const check of await this.#missingParents()) await this.#refuseIfChildIsLeft(check);
+    } else {
+      for (const check of this.#checks) {
+        this.#look(check, (found) => {
+          if (!found) this.doubt ??= `a parent row is missing for constraint "${check.foreignKey.name}"`;
+        });
+      }
+    }
+    pipeline.once('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.text)', [
+      Buffer.from(GID_PREFIX),
+      Buffer.from(gid),
+    ]);
+  }
+
+  #look(check: ForeignKeyCheck, found: (found: boolean) => void): void {
+    this.#context.pipeline.prepared(`${tableName(check.relation)} ${check.statement.sql}`, check.statement, found);
+  }
+
+  async #missingParents(): Promise<ForeignKeyCheck[]> {
+    const missing: ForeignKeyCheck[] = [];
+    for (const check of this.#checks) {
+      this.#look(check, (found) => {
+        if (!found) missing.push(check);
+      });
+    }
+    await this.#settled();
+    return missing;
+  }
+
+  /** Parents that are there already need not be remembered; the others may yet come. */
+  async #checkOnTheWay(): Promise<void> {
+    this.#flushInserts();
+    this.#checks.keepOnly(await this.#missingParents());
+  }
+
+  async #refuseIfChildIsLeft(check: ForeignKeyCheck): Promise<void> {
+    const { sql, parameters } = childLookup(check);
+    let left = false;
+    this.#context.pipeline.once(sql, parameters, (found) => (left = found));
+    await this.#settled();
+    if (left) throw foreignKeyViolation(check);
+  }
+
+  /** Waits for everything sent so far. Throws the first error. */
+  async #settled(): Promise<void> {
+    const error = await this.#context.pipeline.settle();
+    if (error !== undefined) throw error;
+  }
+}
+
+/** This node's data is not what the origin's was: an operator has to know. */
+function divergence(what: string): PgError {
+  return new PgError('XX001', `could not replay a transaction: ${what}`, {
+    detail: 'The data of this node differs from that of the node where the transaction ran.',
+    hint: 'Compare the nodes with "pgmm verify".',
+  });
+}
+
+/** As PostgreSQL's own trigger words it (ri_triggers.c, ri_ReportViolation). */
+function foreignKeyViolation({ relation, foreignKey, values }: ForeignKeyCheck): PgError {
+  const key = `(${foreignKey.columns.join(', ')})=(${values.map((value) => value.toString('utf8')).join(', ')})`;
+  return new PgError(
+    '23503',
+    `insert or update on table "${relation.name}" violates foreign key constraint "${foreignKey.name}"`,
+    {
+      detail: `Key ${key} is not present in table "${foreignKey.parent}".`,
+      fields: { s: relation.schema, t: relation.name, n: foreignKey.name },
+    },
+  );
+}
