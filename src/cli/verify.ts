@@ -102,7 +102,7 @@ async function compareOnce(
       const schema = await compareSchemas(snapshots);
       const data = await compareTables(snapshots, options.rowLimit);
       differences.push(...[...schema.differences, ...data.differences].map((one) => ({ ...one, database: name })));
-      notes.push(...data.notes.map((note) => `${name}: ${note}`));
+      notes.push(...[...schema.notes, ...data.notes].map((note) => `${name}: ${note}`));
       compared.push({ name, tables: data.tables, rows: data.rows, objects: schema.objects });
       // Prepared transactions, slots and origins are the server's, whichever database they are seen from.
       if (index === databases.length - 1) differences.push(...(await checkState(snapshots, options.maxSlotLag)));
