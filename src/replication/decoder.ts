@@ -3,6 +3,7 @@ import type { PgError } from '../runtime/errors.ts';
 import { Backend } from '../wire/codes.ts';
 import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
 import { FrontendWriter } from '../wire/frontend.ts';
+import { DDL_PREFIX } from './apply/transaction-replay.ts';
 import { Message, readBeginPrepare, readBeginXid, readLsn, readRelation, readRelationId, readTruncate } from './pgoutput/messages.ts';
 
 export interface DecoderHandlers {
@@ -10,6 +11,8 @@ export interface DecoderHandlers {
   begin(gid: Gid): boolean;
   /** A part of it: records `[u32 length][pgoutput message]`. False pauses the decoder until `resume`. */
   changes(gid: Gid, records: Buffer): boolean;
+  /** It holds a DDL statement. */
+  ddl(gid: Gid): void;
   /** All of it was handed over. */
   prepared(gid: Gid): void;
   /** A transaction that changed these tables without going through this program. */
@@ -30,6 +33,9 @@ export interface DecoderOptions {
 /** Microseconds between the Unix epoch and PostgreSQL's, 2000-01-01. */
 const POSTGRES_EPOCH = 946_684_800_000_000n;
 
+/** Where this program keeps its own tables. */
+const OWN_SCHEMA = 'multimaster';
+
 /** Records are gathered up to this many bytes before they are handed over. */
 const CHUNK = 64 * 1024;
 
@@ -48,7 +54,7 @@ export class Decoder {
   readonly #options: DecoderOptions;
   #connection: ServerConnection | undefined;
   #timer: NodeJS.Timeout | undefined;
-  readonly #relations = new Map<number, { bytes: Buffer; name: string }>();
+  readonly #relations = new Map<number, { readonly bytes: Buffer; readonly name: string; readonly own: boolean }>();
   readonly #outstanding: Outstanding[] = [];
   readonly #finished = new Set<Gid>();
   /** The end of what has been received and looked at. */
@@ -168,14 +174,14 @@ export class Decoder {
       case Message.insert:
       case Message.update:
       case Message.delete:
-        this.#need(readRelationId(bytes, at));
-        return this.#record(bytes, at, end);
+        if (this.#need(readRelationId(bytes, at))) this.#record(bytes, at, end);
+        return;
       case Message.truncate:
         for (const id of readTruncate(bytes.subarray(at, end)).relations) this.#need(id);
         return this.#record(bytes, at, end);
       case Message.message:
         // The flag says whether it belongs to a transaction; those that don't come between transactions.
-        if ((bytes[at + 1] & 1) === 1) this.#record(bytes, at, end);
+        if ((bytes[at + 1] & 1) === 1) this.#onLogicalMessage(bytes, at, end);
     }
   }
 
@@ -207,21 +213,32 @@ export class Decoder {
 
   #onRelation(bytes: Buffer): void {
     const { id, schema, name } = readRelation(bytes);
-    this.#relations.set(id, { bytes, name: `${schema}.${name}` });
-    if (this.#gid !== undefined) {
+    const own = schema === OWN_SCHEMA;
+    this.#relations.set(id, { bytes, name: `${schema}.${name}`, own });
+    if (this.#gid !== undefined && !own) {
       this.#described.add(id);
       this.#record(bytes, 0, bytes.length);
     }
   }
 
-  /** The next record is about this relation. */
-  #need(id: number): void {
+  #onLogicalMessage(bytes: Buffer, at: number, end: number): void {
+    if (this.#gid !== undefined && bytes.toString('latin1', at + 10, at + 10 + DDL_PREFIX.length) === DDL_PREFIX) {
+      this.#options.handlers.ddl(this.#gid);
+    }
+    this.#record(bytes, at, end);
+  }
+
+  /** The next record is about this relation. False when it's one of this program's own tables, which every node keeps for itself. */
+  #need(id: number): boolean {
     const relation = this.#relations.get(id);
     if (relation === undefined) throw new Error(`pgoutput did not describe relation ${id}`);
+    if (relation.own) return false;
     this.#plain?.relations.add(relation.name);
-    if (this.#gid === undefined || this.#described.has(id)) return;
-    this.#described.add(id);
-    this.#record(relation.bytes, 0, relation.bytes.length);
+    if (this.#gid !== undefined && !this.#described.has(id)) {
+      this.#described.add(id);
+      this.#record(relation.bytes, 0, relation.bytes.length);
+    }
+    return true;
   }
 
   #record(bytes: Buffer, at: number, end: number): void {

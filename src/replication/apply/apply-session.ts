@@ -21,6 +21,7 @@ export interface ApplySessionOptions {
   readonly connection: ConnectionOptions;
   /** Marks what this session writes, so that the decoder leaves it out. One session at a time may use an origin. */
   readonly origin: string;
+  readonly holdOrigin: (connection: ServerConnection, origin: string) => Promise<void>;
   /** Statements that stay prepared. */
   readonly statementCache: number;
   readonly ddl: (gid: Gid, content: Buffer, ordinal: number) => readonly string[];
@@ -54,17 +55,6 @@ const DUPLICATE_OBJECT = '42710';
 
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
-/** Creates the origin if it's missing; concurrent creation is fine. */
-async function setUpOrigin(connection: ServerConnection, origin: string): Promise<void> {
-  const name = literal(origin);
-  await connection
-    .query(`SELECT pg_catalog.pg_replication_origin_create(${name}) WHERE pg_catalog.pg_replication_origin_oid(${name}) IS NULL`)
-    .catch((error: unknown) => {
-      if (!(error instanceof PgError) || error.sqlstate !== '23505') throw error;
-    });
-  await connection.query(`SELECT pg_catalog.pg_replication_origin_session_setup(${name})`);
-}
-
 /** One connection that replays one transaction at a time and prepares it under its gid. */
 export class ApplySession {
   readonly #options: ApplySessionOptions;
@@ -82,7 +72,7 @@ export class ApplySession {
 
   static async connect(options: ApplySessionOptions): Promise<ApplySession> {
     const connection = await ServerConnection.connect({ ...options.connection, settings: SETTINGS });
-    await setUpOrigin(connection, options.origin);
+    await options.holdOrigin(connection, options.origin);
     return new ApplySession(options, connection);
   }
 

@@ -1,0 +1,275 @@
+import pg from 'pg';
+import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
+import { installCatalog, PUBLICATION } from '../catalog/install.ts';
+import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
+import { PgError } from '../runtime/errors.ts';
+import { lsn, parseLsn, type Gid, type LogIndex, type NodeId } from '../runtime/ids.ts';
+import type { Logger } from '../runtime/log.ts';
+import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
+import { ApplyPool } from './apply/apply-pool.ts';
+import type { ApplyResult } from './apply/apply-session.ts';
+import { findBlockers, type Blocked } from './apply/blockers.ts';
+import { OriginCommitConnection } from './commit-connection.ts';
+import { Decoder } from './decoder.ts';
+import { APPLICATION_NAME, holdOrigin, takeOver } from './origins.ts';
+import type { TransactionSpool } from './spool.ts';
+
+export interface DatabaseReplicaOptions {
+  readonly database: string;
+  readonly node: NodeId;
+  /** Without database and application name. */
+  readonly server: Omit<ConnectionOptions, 'database' | 'applicationName'>;
+  readonly secret: string;
+  readonly stride: number;
+  readonly apply: { readonly sessions: number; readonly statementCache: number };
+  readonly spool: TransactionSpool;
+  readonly log: Logger;
+  /** Whether a decoded transaction belongs to this run and is under way. */
+  readonly wants: (gid: Gid) => boolean;
+  readonly decoded: (gid: Gid, data: Uint8Array | undefined) => void;
+  readonly applied: (gid: Gid, result: ApplyResult) => void;
+  readonly progress: (gid: Gid) => void;
+  readonly bypass: (xid: number, relations: readonly string[]) => void;
+  /** A connection is lost: everything has to be set up anew. */
+  readonly closed: (error: Error) => void;
+}
+
+const UNDEFINED_OBJECT = '42704';
+
+const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
+
+/** Everything that this program has open in one coordinated database of the local PostgreSQL. */
+export class DatabaseReplica {
+  readonly #options: DatabaseReplicaOptions;
+  readonly #control: pg.Client;
+  readonly #messages: DdlMessages;
+  /** Transactions that change the schema, until they are committed here. */
+  readonly #ddl = new Set<Gid>();
+  #spare!: ServerConnection;
+  #committer!: OriginCommitConnection;
+  #commitOrigin = '';
+  #pool!: ApplyPool;
+  #decoder!: Decoder;
+  #safety!: FunctionSafety;
+  #closed = false;
+  readonly #connections: ServerConnection[] = [];
+
+  private constructor(options: DatabaseReplicaOptions) {
+    this.#options = options;
+    this.#messages = new DdlMessages(options.secret);
+    const { server, database } = options;
+    this.#control = new pg.Client({
+      host: server.host,
+      port: server.port,
+      user: server.user,
+      password: server.password,
+      ssl: server.ssl,
+      database,
+      application_name: `${APPLICATION_NAME} control`,
+      // A look-up must not wait for a lock on the catalog that somebody holds; see facts on VACUUM FULL pg_class.
+      options: '-c lock_timeout=5s -c default_transaction_read_only=off -c statement_timeout=0',
+    });
+  }
+
+  /** Connects, installs what is missing, and starts decoding. Leaves nothing open when it rejects. */
+  static async open(options: DatabaseReplicaOptions): Promise<DatabaseReplica> {
+    const replica = new DatabaseReplica(options);
+    try {
+      await replica.#open();
+      return replica;
+    } catch (error) {
+      replica.close();
+      throw error;
+    }
+  }
+
+  async #open(): Promise<void> {
+    const { node, stride, server, database } = this.#options;
+    this.#control.on('error', (error) => this.#onClosed(error));
+    await this.#control.connect();
+    await installCatalog(this.#control, { nodeId: node, stride });
+    this.#safety = await loadSafety(this.#control);
+    const oid = (await this.#control.query<{ oid: string }>('SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()')).rows[0].oid;
+    this.#spare = await this.#connect('rollback');
+    const committer = await this.#connect('committer');
+    this.#commitOrigin = `pgmm_commit_${oid}_0`;
+    await holdOrigin(committer, this.#control, this.#commitOrigin);
+    this.#committer = new OriginCommitConnection(committer);
+    await this.#openPool(oid);
+    const slot = `pgmm_live_${oid}`;
+    await this.#ensureSlot(slot);
+    await takeOver(this.#control, () => this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }));
+  }
+
+  async #connect(purpose: string): Promise<ServerConnection> {
+    const { server, database } = this.#options;
+    const connection = await ServerConnection.connect({
+      ...server,
+      database,
+      applicationName: `${APPLICATION_NAME} ${purpose}`,
+      settings: { search_path: '', default_transaction_read_only: 'off', statement_timeout: '0', lock_timeout: '0' },
+    });
+    connection.onClose((error) => this.#onClosed(error));
+    this.#connections.push(connection);
+    return connection;
+  }
+
+  async #openPool(oid: string): Promise<void> {
+    const { server, database, apply, applied, progress } = this.#options;
+    this.#pool = await ApplyPool.connect({
+      connection: { ...server, database, applicationName: `${APPLICATION_NAME} apply` },
+      sessions: apply.sessions,
+      statementCache: apply.statementCache,
+      originPrefix: `pgmm_apply_${oid}_`,
+      holdOrigin: (connection, origin) => holdOrigin(connection, this.#control, origin),
+      ddl: (gid, content, ordinal) => this.#checkDdl(gid, content, ordinal),
+      onDdl: (gid) => this.#ddl.add(gid),
+      onProgress: progress,
+      cancelBackend: async (pid) => {
+        await this.#control.query('SELECT pg_catalog.pg_cancel_backend($1)', [pid]);
+      },
+      applied,
+      closed: (error) => this.#onClosed(error),
+    });
+  }
+
+  #checkDdl(gid: Gid, content: Buffer, ordinal: number): string[] {
+    const ddl = this.#messages.decode(content, gid, ordinal);
+    if (ddl !== undefined) return replayStatements(ddl);
+    throw new PgError('42501', 'a schema change was not announced by a proxy of this cluster', {
+      detail: `Statement ${ordinal + 1} of transaction "${gid}" bears no valid signature.`,
+    });
+  }
+
+  async #ensureSlot(slot: string): Promise<void> {
+    await this.#control.query(
+      `SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, true)
+       WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)`,
+      [slot],
+    );
+  }
+
+  async #startDecoder(slot: string, connection: ConnectionOptions): Promise<void> {
+    const { spool, wants, decoded, bypass, log } = this.#options;
+    const decoder = new Decoder({
+      connection,
+      slot,
+      publication: PUBLICATION,
+      statusInterval: 1000,
+      handlers: {
+        begin: (gid) => {
+          if (!wants(gid)) return false;
+          spool.begin(gid);
+          return true;
+        },
+        changes: (gid, records) => {
+          if (spool.append(gid, records)) return true;
+          const resume = () => decoder.resume();
+          spool.settled(gid).then(resume, (error: unknown) => {
+            log.error({ err: error, gid }, 'the changes of a transaction could not be spooled');
+            resume();
+          });
+          return false;
+        },
+        ddl: (gid) => this.#ddl.add(gid),
+        prepared: (gid) => decoded(gid, spool.complete(gid)),
+        bypass,
+        closed: (error) => this.#onClosed(error),
+      },
+    });
+    await decoder.start();
+    this.#decoder = decoder;
+  }
+
+  #onClosed(error: Error): void {
+    if (this.#closed) return;
+    this.close();
+    this.#options.closed(error);
+  }
+
+  get safety(): FunctionSafety {
+    return this.#safety;
+  }
+
+  get committer(): OriginCommitConnection {
+    return this.#committer;
+  }
+
+  get pool(): ApplyPool {
+    return this.#pool;
+  }
+
+  /** The log index of the last commit that this database's origin has stored; 0 before the first. */
+  async committedIndex(): Promise<LogIndex> {
+    const { rows } = await this.#control.query<{ progress: string | null }>(
+      `SELECT pg_catalog.pg_replication_origin_progress($1, true)::pg_catalog.text AS progress`,
+      [this.#commitOrigin],
+    );
+    const progress = rows[0].progress;
+    return Number(progress === null ? lsn(0n) : parseLsn(progress)) as LogIndex;
+  }
+
+  /** The gids of everything that is prepared in this database under a name of this program. */
+  async preparedGids(): Promise<string[]> {
+    const { rows } = await this.#control.query<{ gid: string }>(
+      `SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid LIKE 'pgmm:%'`,
+    );
+    return rows.map(({ gid }) => gid);
+  }
+
+  /** Resolves when it is gone. */
+  async rollbackPrepared(gid: Gid): Promise<void> {
+    this.#ddl.delete(gid);
+    try {
+      await this.#spare.query(`ROLLBACK PREPARED ${literal(gid)}`);
+    } catch (error) {
+      if (!(error instanceof PgError) || error.sqlstate !== UNDEFINED_OBJECT) throw error;
+      this.#options.log.warn({ gid }, 'nothing was prepared under the name of a transaction to roll back');
+    }
+  }
+
+  /** The transaction's changes are not needed any more. */
+  release(gid: Gid): void {
+    this.#decoder.finished(gid);
+  }
+
+  /** What replays wait for that have been running for at least `age` milliseconds. */
+  async blocked(age: number): Promise<{ gid: Gid; blocked: Blocked }[]> {
+    const running = this.#pool.runningSince(performance.now() - age);
+    if (running.size === 0) return [];
+    const found = await findBlockers(this.#control, [...running.keys()]);
+    return found.flatMap((blocked) => {
+      // The session may have gone on to another transaction since.
+      const gid = this.#pool.gidOf(blocked.pid);
+      return gid !== undefined && gid === running.get(blocked.pid) ? [{ gid, blocked }] : [];
+    });
+  }
+
+  /** Ends a stranger's backend that stands in the way of a replay. None of this program's own, whatever it holds. */
+  async terminateBackend(pid: number): Promise<boolean> {
+    const { rowCount } = await this.#control.query(
+      `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+       WHERE pid = $1 AND backend_type = 'client backend' AND application_name NOT LIKE '${APPLICATION_NAME} %'`,
+      [pid],
+    );
+    return rowCount === 1;
+  }
+
+  /** Everything up to a transaction is committed here: if it changed the schema, what was known of it is out of date. */
+  async onCommitted(gid: Gid): Promise<void> {
+    if (!this.#ddl.delete(gid)) return;
+    this.#pool.schemaChanged();
+    this.#safety = await loadSafety(this.#control);
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    const pool = this.#pool as ApplyPool | undefined;
+    const decoder = this.#decoder as Decoder | undefined;
+    pool?.end();
+    decoder?.stop();
+    for (const connection of this.#connections) connection.end();
+    this.#control.end().catch((error: unknown) => this.#options.log.debug({ err: error }, 'control connection did not end cleanly'));
+  }
+}

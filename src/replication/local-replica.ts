@@ -1,0 +1,368 @@
+import { Committer } from '../commit/committer.ts';
+import type { DecidedCommit } from '../commit/core/commit-queue.ts';
+import type { ErrorReport } from '../commit/core/types.ts';
+import { parseGid } from '../commit/gid.ts';
+import type { Gid, LogIndex } from '../runtime/ids.ts';
+import type { Logger } from '../runtime/log.ts';
+import { PgError } from '../runtime/errors.ts';
+import type { ConflictVictim } from '../session/ports.ts';
+import type { ApplyResult, RecordSource } from './apply/apply-session.ts';
+import { DatabaseReplica, type DatabaseReplicaOptions } from './database-replica.ts';
+import type { TransactionSpool } from './spool.ts';
+
+/** What the local PostgreSQL reports to the cluster node. */
+export interface ReplicaEvents {
+  up(committed: LogIndex, prepared: ReadonlyMap<Gid, string>): void;
+  down(): void;
+  committed(index: LogIndex): void;
+  applied(gid: Gid, error: ErrorReport | undefined): void;
+  rolledBack(gid: Gid): void;
+  blocked(gid: Gid, holder: { type: 'backend'; pid: number } | { type: 'transaction'; gid: Gid }, table: string | undefined): void;
+  decoded(gid: Gid, database: string, data: Uint8Array | undefined): void;
+  progress(gid: Gid): void;
+  bypass(database: string, xid: number, relations: readonly string[]): void;
+  replayed(rows: number, seconds: number): void;
+}
+
+export interface LocalReplicaOptions {
+  readonly cluster: string;
+  readonly databases: readonly string[];
+  readonly database: Pick<DatabaseReplicaOptions, 'node' | 'server' | 'secret' | 'stride' | 'apply'>;
+  readonly spool: TransactionSpool;
+  /** Milliseconds after which a replay that isn't done is looked at for what it waits for. */
+  readonly conflictCheckAfter: number;
+  readonly log: Logger;
+  readonly events: ReplicaEvents;
+  /** Whether a decoded transaction is one of this run's. */
+  readonly isOwn: (gid: Gid) => boolean;
+  /** Whether anything here still knows of this transaction; what nobody knows of is rolled back. */
+  readonly isKnown: (gid: Gid) => boolean;
+  readonly victim: (pid: number) => ConflictVictim | undefined;
+}
+
+const RECONNECT_DELAY = 500;
+const SWEEP_INTERVAL = 5000;
+
+/**
+ * The local PostgreSQL as the cluster node sees it: all coordinated databases together, up or down as a whole. A lost
+ * connection takes everything down; then all is set up anew and PostgreSQL itself is asked how far it is.
+ */
+export class LocalReplica {
+  readonly #options: LocalReplicaOptions;
+  readonly #committer: Committer;
+  #databases = new Map<string, DatabaseReplica>();
+  /** Counts the times that everything was set up: what an earlier one still reports is out of date. */
+  #generation = 0;
+  #up = false;
+  #stopped = false;
+  #recovering: Promise<void> | undefined;
+  #recoverAgain = false;
+  readonly #rollbacks = new Set<Promise<void>>();
+  readonly #origin = new Map<Gid, string>();
+  readonly #begun = new Map<Gid, number>();
+  readonly #committing = new Map<LogIndex, DecidedCommit>();
+  readonly #timers: NodeJS.Timeout[] = [];
+  #looking = false;
+  #suspects = new Set<Gid>();
+
+  constructor(options: LocalReplicaOptions) {
+    this.#options = options;
+    this.#committer = new Committer({
+      connection: (database) => this.#databases.get(database)?.committer,
+      committed: (index) => this.#onCommitted(index),
+      failed: (error) => this.#onCommitFailed(error),
+    });
+  }
+
+  /** Begins to connect, and keeps at it. */
+  start(): void {
+    void this.#connect();
+    this.#timers.push(setInterval(() => void this.#look(), this.#options.conflictCheckAfter));
+    this.#timers.push(setInterval(() => void this.#sweep(), SWEEP_INTERVAL));
+  }
+
+  get isUp(): boolean {
+    return this.#up;
+  }
+
+  database(name: string): DatabaseReplica | undefined {
+    return this.#databases.get(name);
+  }
+
+  /** Transactions that wait for an apply session, and sessions at work. */
+  get applyLoad(): { queued: number; busy: number } {
+    const pools = [...this.#databases.values()].map(({ pool }) => pool);
+    return { queued: sum(pools.map(({ queued }) => queued)), busy: sum(pools.map(({ busy }) => busy)) };
+  }
+
+  async #connect(): Promise<void> {
+    let reported = '';
+    while (!this.#stopped) {
+      const generation = ++this.#generation;
+      try {
+        await this.#openAll(generation);
+        this.#up = true;
+        this.#options.log.info('connected to the local PostgreSQL');
+        return this.recover();
+      } catch (error) {
+        const { message } = error as Error;
+        if (message !== reported) this.#options.log.warn(`the local PostgreSQL cannot be used yet: ${message}`);
+        reported = message;
+        for (const database of this.#databases.values()) database.close();
+        this.#databases = new Map();
+        await new Promise((resolve) => setTimeout(resolve, RECONNECT_DELAY));
+      }
+    }
+  }
+
+  async #openAll(generation: number): Promise<void> {
+    for (const name of this.#options.databases) {
+      const replica = await DatabaseReplica.open(this.#databaseOptions(name, generation));
+      this.#databases.set(name, replica);
+    }
+    if (generation !== this.#generation || this.#stopped) throw new Error('connection lost while connecting');
+  }
+
+  #databaseOptions(name: string, generation: number): DatabaseReplicaOptions {
+    const { database, spool, log, events, isOwn } = this.#options;
+    return {
+      ...database,
+      database: name,
+      spool,
+      log,
+      wants: (gid) => {
+        if (!isOwn(gid)) return false;
+        this.#origin.set(gid, name);
+        return true;
+      },
+      decoded: (gid, data) => events.decoded(gid, name, data),
+      applied: (gid, result) => {
+        if (generation === this.#generation) this.#onApplied(gid, result);
+      },
+      progress: (gid) => events.progress(gid),
+      bypass: (xid, relations) => events.bypass(name, xid, relations),
+      closed: (error) => this.#onClosed(error, generation),
+    };
+  }
+
+  #onClosed(error: Error, generation: number): void {
+    if (generation !== this.#generation || this.#stopped) return;
+    this.#generation += 1;
+    this.#options.log.error(`lost a connection to the local PostgreSQL: ${error.message}`);
+    const wasUp = this.#up;
+    this.#up = false;
+    for (const database of this.#databases.values()) database.close();
+    this.#databases = new Map();
+    if (!wasUp) return; // the connecting under way notices
+    this.#options.events.down();
+    setTimeout(() => void this.#connect(), RECONNECT_DELAY);
+  }
+
+  // ---- what the cluster node asks for
+
+  commit(entry: DecidedCommit): void {
+    this.#committing.set(entry.index, entry);
+    this.#committer.commit(entry);
+  }
+
+  apply(gid: Gid, database: string, source: RecordSource): void {
+    const replica = this.#databases.get(database);
+    if (replica === undefined) {
+      if (this.#up) this.#failApply(gid, `database "${database}" is not among databases: of this node`);
+      return;
+    }
+    this.#begun.set(gid, performance.now());
+    replica.pool.apply(gid, source);
+  }
+
+  #failApply(gid: Gid, message: string): void {
+    queueMicrotask(() => this.#options.events.applied(gid, { sqlstate: '3D000', message }));
+  }
+
+  cancelApply(gid: Gid): void {
+    for (const { pool } of this.#databases.values()) pool.cancel(gid);
+  }
+
+  rollbackPrepared(gid: Gid, database: string): void {
+    const replica = this.#databases.get(database);
+    if (replica === undefined) return;
+    const generation = this.#generation;
+    const work = replica.rollbackPrepared(gid).then(
+      () => {
+        if (generation === this.#generation) this.#options.events.rolledBack(gid);
+      },
+      (error: unknown) => this.#options.log.error({ err: error, gid }, 'a prepared transaction could not be rolled back'),
+    );
+    this.#rollbacks.add(work);
+    void work.finally(() => this.#rollbacks.delete(work));
+  }
+
+  overruleBackend(pid: number, error: ErrorReport): void {
+    const victim = this.#options.victim(pid);
+    if (victim !== undefined) {
+      const { sqlstate, message, detail, hint } = error;
+      victim.abort(new PgError(sqlstate, message, { detail, hint }));
+      return;
+    }
+    void this.#terminate(pid, error);
+  }
+
+  /** Somebody connected to PostgreSQL behind the proxy's back holds a lock that a committed or older transaction needs. */
+  async #terminate(pid: number, error: ErrorReport): Promise<void> {
+    for (const database of this.#databases.values()) {
+      const ended = await database.terminateBackend(pid).catch((failure: unknown) => {
+        this.#options.log.warn({ err: failure, pid }, 'a backend in the way of a replay could not be ended');
+        return false;
+      });
+      if (ended) {
+        this.#options.log.warn({ pid, detail: error.detail }, 'ended a backend in the way of a replay');
+        return;
+      }
+    }
+  }
+
+  release(gid: Gid): void {
+    this.#options.spool.release(gid);
+    const database = this.#origin.get(gid);
+    if (database === undefined) return;
+    this.#origin.delete(gid);
+    this.#databases.get(database)?.release(gid);
+  }
+
+  readChanges(gid: Gid, offset: number, limit: number): Promise<{ bytes: Buffer; last: boolean }> {
+    return this.#options.spool.read(gid, offset, limit);
+  }
+
+  /** Lets everything that runs come to its end, then reports what PostgreSQL has. */
+  recover(): void {
+    if (!this.#up) return;
+    if (this.#recovering !== undefined) {
+      this.#recoverAgain = true;
+      return;
+    }
+    this.#recovering = this.#recover(this.#generation).finally(() => {
+      this.#recovering = undefined;
+      if (this.#recoverAgain) {
+        this.#recoverAgain = false;
+        this.recover();
+      }
+    });
+  }
+
+  async #recover(generation: number): Promise<void> {
+    try {
+      await this.#committer.stop();
+      this.#committing.clear();
+      await Promise.all([...this.#databases.values()].map(({ pool }) => pool.quiesce()));
+      while (this.#rollbacks.size > 0) await Promise.all(this.#rollbacks);
+      let committed = 0 as LogIndex;
+      const prepared = new Map<Gid, string>();
+      for (const [name, database] of this.#databases) {
+        // One committer serves all databases in log order, so the furthest one tells for all.
+        committed = Math.max(committed, await database.committedIndex()) as LogIndex;
+        for (const gid of await database.preparedGids()) {
+          if (parseGid(gid)?.cluster === this.#options.cluster) prepared.set(gid as Gid, name);
+        }
+      }
+      if (generation !== this.#generation) return;
+      this.#committer.reset();
+      this.#options.log.info({ committed, prepared: prepared.size }, 'PostgreSQL looked at');
+      this.#options.events.up(committed, prepared);
+    } catch (error) {
+      this.#onClosed(error as Error, generation);
+    }
+  }
+
+  // ---- what PostgreSQL reports
+
+  #onCommitted(index: LogIndex): void {
+    const entry = this.#committing.get(index);
+    this.#committing.delete(index);
+    if (entry !== undefined) {
+      const { gid } = entry;
+      const database = this.#databases.get(entry.database);
+      database?.onCommitted(gid).catch((error: unknown) => {
+        this.#options.log.error({ err: error, gid }, 'the schema could not be looked at anew');
+      });
+    }
+    this.#options.events.committed(index);
+  }
+
+  #onCommitFailed(error: Error): void {
+    this.#options.log.error({ err: error }, 'COMMIT PREPARED failed');
+    this.#onClosed(error, this.#generation);
+  }
+
+  #onApplied(gid: Gid, result: ApplyResult): void {
+    const begun = this.#begun.get(gid);
+    this.#begun.delete(gid);
+    const { events } = this.#options;
+    switch (result.type) {
+      case 'prepared':
+        if (begun !== undefined) events.replayed(result.rows, (performance.now() - begun) / 1000);
+        return events.applied(gid, undefined);
+      case 'failed': {
+        const { sqlstate, message, detail, hint, fields } = result.error;
+        return events.applied(gid, { sqlstate, message, detail, hint, fields: { ...fields } });
+      }
+      case 'lost':
+        // Whether it is prepared is found out when PostgreSQL is looked at again.
+        return;
+    }
+  }
+
+  /** Finds out who stands in the way of replays that take long. */
+  async #look(): Promise<void> {
+    if (this.#looking || !this.#up) return;
+    this.#looking = true;
+    try {
+      for (const database of this.#databases.values()) {
+        for (const { gid, blocked } of await database.blocked(this.#options.conflictCheckAfter)) this.#report(gid, blocked, database);
+      }
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
+    } finally {
+      this.#looking = false;
+    }
+  }
+
+  #report(gid: Gid, { holder, table }: Awaited<ReturnType<DatabaseReplica['blocked']>>[number]['blocked'], database: DatabaseReplica): void {
+    const { events } = this.#options;
+    if (holder.type === 'prepared') return events.blocked(gid, { type: 'transaction', gid: holder.gid as Gid }, table);
+    const other = database.pool.gidOf(holder.pid);
+    if (other === undefined) events.blocked(gid, { type: 'backend', pid: holder.pid }, table);
+    else if (other !== gid) events.blocked(gid, { type: 'transaction', gid: other }, table);
+  }
+
+  /**
+   * A PREPARE whose connection broke can still be carried out after it was looked for in vain. What is found twice in a row,
+   * and nobody knows of, is such a one.
+   */
+  async #sweep(): Promise<void> {
+    if (!this.#up || this.#recovering !== undefined) return;
+    const found = new Set<Gid>();
+    try {
+      for (const [name, database] of this.#databases) {
+        for (const gid of (await database.preparedGids()) as Gid[]) {
+          if (!this.#options.isOwn(gid) || this.#options.isKnown(gid)) continue;
+          found.add(gid);
+          if (!this.#suspects.has(gid)) continue;
+          this.#options.log.warn({ gid, database: name }, 'rolling back a prepared transaction that nobody waits for');
+          await database.rollbackPrepared(gid);
+        }
+      }
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'prepared transactions could not be looked through');
+    }
+    this.#suspects = found;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const timer of this.#timers) clearInterval(timer);
+    await this.#committer.stop();
+    for (const database of this.#databases.values()) database.close();
+  }
+}
+
+const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
