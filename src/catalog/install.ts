@@ -165,6 +165,9 @@ async function ensurePublication(client: ClientBase): Promise<void> {
 /**
  * Tables and sequences that were there before the triggers. On a node that is new here, a sequence also goes beyond what
  * its table holds: the node's own rows may have come back as a copy, without its sequences' positions.
+ *
+ * Otherwise only catalogs are read: a transaction in doubt may hold a lock on any table or sequence, and its end may have
+ * to wait for the very start that this is a part of.
  */
 async function fixExisting(client: ClientBase, moved: boolean): Promise<void> {
   await client.query(
@@ -173,8 +176,12 @@ async function fixExisting(client: ClientBase, moved: boolean): Promise<void> {
        AND c.relnamespace NOT IN ('multimaster'::regnamespace, 'pg_catalog'::regnamespace, 'information_schema'::regnamespace)`,
   );
   await client.query(
-    `SELECT multimaster.align_sequence(c.oid::regclass, $1) FROM pg_class c
-     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND c.oid >= 16384 AND c.relnamespace <> 'multimaster'::regnamespace`,
+    `SELECT multimaster.align_sequence(c.oid::regclass, $1) FROM pg_class c JOIN pg_sequence s ON s.seqrelid = c.oid
+     WHERE c.relpersistence <> 't' AND c.oid >= 16384 AND c.relnamespace <> 'multimaster'::regnamespace
+       AND ($1 OR NOT EXISTS (
+         SELECT FROM multimaster.sequence k WHERE k.sequence = c.oid
+           AND (k.increment, k.start, k.min, k.max) = (s.seqincrement, s.seqstart, s.seqmin, s.seqmax)
+       ))`,
     [moved],
   );
 }

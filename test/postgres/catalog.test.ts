@@ -273,6 +273,20 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       expect(await column('SELECT * FROM multimaster.identity')).toEqual([]);
     });
 
+    it('can be prepared', async () => {
+      await client.query('BEGIN');
+      await client.query(`SELECT set_config('multimaster.ddl', 'x', true)`);
+      await client.query('CREATE TABLE t (id serial, e int DEFAULT 1)');
+      await client.query('INSERT INTO t VALUES (DEFAULT)');
+      const gid = `g${count}`;
+      await client.query(`PREPARE TRANSACTION '${gid}'`);
+      expect(await column(`SELECT current_setting('multimaster.ddl_stack')`)).toEqual(['']);
+      await announced('CREATE TABLE other (id serial)');
+      await client.query(`COMMIT PREPARED '${gid}'`);
+      expect(await take('t_id_seq', 1)).toEqual([19]);
+      expect(await identity('t')).toBe('f');
+    });
+
     it('leaves statements that commit on their way alone', async () => {
       await announced('CREATE TABLE t (x int)');
       await client.query(`SET multimaster.ddl = 'x'`);
@@ -352,6 +366,18 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
     expect(await take('t_id_seq', 1)).toEqual([36]);
     await client.query('CREATE TABLE plain (x int)');
     expect(await column('SELECT pubname FROM pg_publication')).toEqual([]);
+  });
+
+  it('waits for no transaction in doubt when it is repeated', async () => {
+    await announced('CREATE TABLE t (id serial PRIMARY KEY)');
+    await client.query('BEGIN');
+    await client.query('TRUNCATE t RESTART IDENTITY');
+    await client.query(`SELECT set_config('multimaster.ddl', 'x', true)`);
+    await client.query('CREATE TABLE u (id serial)');
+    await client.query(`PREPARE TRANSACTION 'doubt${count}'`);
+    await client.query(`SET lock_timeout = '1s'`);
+    await installCatalog(client, { nodeId: NODE, stride: STRIDE });
+    await client.query(`ROLLBACK PREPARED 'doubt${count}'`);
   });
 
   it('becomes another node’s when the server is a copy of one', async () => {
