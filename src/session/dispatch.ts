@@ -206,10 +206,12 @@ export class Dispatcher {
         this.#passQuery({});
         return 'passed';
       case 'rollback':
+        if (kind.chain) return new Script(context, text, [statement]).run();
         this.#passQuery({ control: true });
         return 'passed';
       case 'commit':
-        return commitQuery(context, this.#sql, kind.chain);
+        if (kind.chain) return new Script(context, text, [statement]).run();
+        return commitQuery(context, this.#sql);
       default:
         // In a failed block PostgreSQL refuses everything else itself.
         if (context.link.status === 'T') return new Script(context, text, [statement]).run();
@@ -313,7 +315,6 @@ function needsAttention({ kind }: Prepared): boolean {
     case 'read':
     case 'savepoint':
     case 'local':
-    case 'begin':
     case 'show-read-only':
       return false;
     case 'write':

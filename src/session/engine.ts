@@ -224,8 +224,10 @@ export class Engine implements ConflictVictim {
     if (this.#link.clientReadOnly) return undefined;
     this.#dispatcher.learn(segment);
     const repeatable = segment.retained !== undefined && !segment.rows && this.#link.queue.length === 1;
-    if (repeatable && this.#stream.buffered === 0) {
+    if (repeatable) {
       segment.retry = true;
+      // Nothing may overtake it.
+      this.#link.markControl(segment);
       return 'drop';
     }
     return editError(message, () => undefined, {

@@ -14,7 +14,7 @@ export type StatementKind =
   | { readonly type: 'commit'; readonly chain: boolean }
   | { readonly type: 'rollback'; readonly chain: boolean }
   /** SAVEPOINT, RELEASE, ROLLBACK TO. */
-  | { readonly type: 'savepoint' }
+  | { readonly type: 'savepoint'; readonly command: string }
   /** Replayed on the other nodes as a statement. */
   | { readonly type: 'ddl' }
   /** Concerns this session or this server only: runs straight, never wrapped. */
@@ -39,7 +39,6 @@ export const MAYBE: StatementKind = { type: 'write', certain: false, copyIn: fal
 export const WRITE: StatementKind = { type: 'write', certain: true, copyIn: false };
 export const COPY_IN: StatementKind = { type: 'write', certain: true, copyIn: true };
 export const DDL: StatementKind = { type: 'ddl' };
-export const SAVEPOINT: StatementKind = { type: 'savepoint' };
 export const LOCAL: StatementKind = { type: 'local', forgets: { what: 'nothing' } };
 
 export function unsupported(reason: string, hint: string): StatementKind {

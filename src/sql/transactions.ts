@@ -1,5 +1,5 @@
 import type { StatementKind } from './kinds.ts';
-import { LOCAL, MAYBE, SAVEPOINT, unsupported } from './kinds.ts';
+import { LOCAL, MAYBE, unsupported } from './kinds.ts';
 import { child, flag, list, text } from './parser.ts';
 import type { Node } from './parser.ts';
 
@@ -20,9 +20,11 @@ export function classifyTransaction(node: Node): StatementKind {
     case 'TRANS_STMT_ROLLBACK':
       return { type: 'rollback', chain: flag(node, 'chain') };
     case 'TRANS_STMT_SAVEPOINT':
+      return { type: 'savepoint', command: 'SAVEPOINT' };
     case 'TRANS_STMT_RELEASE':
+      return { type: 'savepoint', command: 'RELEASE SAVEPOINT' };
     case 'TRANS_STMT_ROLLBACK_TO':
-      return SAVEPOINT;
+      return { type: 'savepoint', command: 'ROLLBACK TO SAVEPOINT' };
     default:
       return USER_TWO_PHASE;
   }

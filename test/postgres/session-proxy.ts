@@ -69,7 +69,8 @@ export interface SessionProxy {
   readonly announced: AnnouncedDdl[];
   readonly victims: Map<number, ConflictVictim>;
   readonly events: SessionEvent[];
-  safety: SafetyNames;
+  /** What the catalog would know. */
+  readonly names: { current: SafetyNames };
   connect(config?: pg.ClientConfig): Promise<pg.Client>;
   stop(): Promise<void>;
 }
@@ -98,7 +99,7 @@ export async function startProxyFor(postgres: TestPostgres, options: Partial<Lis
   const victims = new Map<number, ConflictVictim>();
   const events: SessionEvent[] = [];
   const clients = new Set<pg.Client>();
-  const state = { safety: NO_NAMES };
+  const names = { current: NO_NAMES };
   const listener = createListener({
     listen: { host: '127.0.0.1', port: 0 },
     server: { host: postgres.socketDir, port: postgres.port },
@@ -111,7 +112,7 @@ export async function startProxyFor(postgres: TestPostgres, options: Partial<Lis
       },
     },
     registry: { add: (pid, victim) => void victims.set(pid, victim), remove: (pid) => void victims.delete(pid) },
-    safety: () => state.safety,
+    safety: () => names.current,
     log: pino({ level: process.env['PGMM_TEST_LOG'] ?? 'silent' }),
     metrics: { count: (event) => void events.push(event), sessions: () => undefined },
     ...options,
@@ -125,12 +126,7 @@ export async function startProxyFor(postgres: TestPostgres, options: Partial<Lis
     announced,
     victims,
     events,
-    get safety() {
-      return state.safety;
-    },
-    set safety(names) {
-      state.safety = names;
-    },
+    names,
     connect: async (config = {}) => {
       const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres', ...config });
       client.on('error', () => undefined);

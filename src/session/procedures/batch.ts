@@ -1,4 +1,4 @@
-import { PgError } from '../../runtime/errors.ts';
+import type { PgError } from '../../runtime/errors.ts';
 import type { StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse } from '../../wire/backend-messages.ts';
 import { Frontend } from '../../wire/codes.ts';
@@ -12,9 +12,9 @@ import type { InjectedSegment, Segment, Skip } from '../segments.ts';
 import type { Prepared } from '../statements.ts';
 import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
-import { beginChained, commitExplicit, endDoomed } from './explicit.ts';
+import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { failTransaction, poison } from './fail.ts';
-import { IN_TRANSACTION, NO_TRANSACTION } from './script.ts';
+import { ALREADY_IN_TRANSACTION, IN_TRANSACTION, NO_TRANSACTION, onlyInBlock } from './script.ts';
 
 /** A batch that was passed on as a read and is repeated as a write. */
 export interface Repetition {
@@ -139,7 +139,7 @@ export class Batch {
       case 'commit':
         return yield* this.#commit(kind.chain, bytes, start, end);
       case 'rollback':
-        return yield* this.#rollback(bytes, start, end);
+        return yield* this.#rollback(kind.chain, bytes, start, end);
       case 'begin':
         return yield* this.#beginBlock(kind, bytes, start, end);
       case 'ddl':
@@ -155,8 +155,10 @@ export class Batch {
       case 'local':
         this.#open().forgets.push(kind.forgets);
         break;
-      case 'read':
       case 'savepoint':
+        if (this.#block === 'implicit') return yield* this.#refuse(onlyInBlock(kind.command));
+        break;
+      case 'read':
       case 'show-read-only':
         break;
     }
@@ -265,6 +267,8 @@ export class Batch {
   *#commit(chain: boolean, bytes: Buffer, start: number, end: number): Procedure {
     const context = this.#context;
     const { link } = context;
+    // A Sync outside a block would end the portal.
+    if (this.#block === 'none') return yield* this.#natural(bytes, start, end);
     yield* this.#cut();
     if (this.#failed) return;
     this.#releaseHeld();
@@ -272,9 +276,9 @@ export class Batch {
       context.client.push(yield* endDoomed(context, 'extended', context.doomed.error));
       return this.#fail();
     }
-    if (this.#block === 'none' || link.status !== 'T') return yield* this.#natural(bytes, start, end);
+    if (link.status !== 'T') return yield* this.#natural(bytes, start, end);
     if (this.#block === 'implicit') {
-      if (chain) return yield* this.#refuse(new PgError('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks'));
+      if (chain) return yield* this.#refuse(onlyInBlock('COMMIT AND CHAIN'));
       context.client.push(noticeResponse(NO_TRANSACTION));
     } else {
       context.hooks.count('explicit');
@@ -290,8 +294,9 @@ export class Batch {
     this.#blockFromStatus();
   }
 
-  *#rollback(bytes: Buffer, start: number, end: number): Procedure {
+  *#rollback(chain: boolean, bytes: Buffer, start: number, end: number): Procedure {
     if (this.#block !== 'implicit') return yield* this.#natural(bytes, start, end);
+    if (chain) return yield* this.#refuse(onlyInBlock('ROLLBACK AND CHAIN'));
     yield* this.#cut();
     if (this.#failed) return;
     this.#releaseHeld();
@@ -303,8 +308,10 @@ export class Batch {
 
   /** Lets the server run transaction control, and looks where that leaves it. */
   *#natural(bytes: Buffer, start: number, end: number): Procedure {
+    const before = this.#context.link.status;
     this.#forward(bytes, start, end);
     yield* this.#cut();
+    if (!this.#failed) yield* keepWritable(this.#context, 'extended', before);
     this.#context.forgetTransaction();
     this.#blockFromStatus();
   }
@@ -315,16 +322,37 @@ export class Batch {
   }
 
   *#beginBlock(kind: Extract<StatementKind, { type: 'begin' }>, bytes: Buffer, start: number, end: number): Procedure {
-    const { link } = this.#context;
+    const context = this.#context;
+    const addsMode = kind.readWrite !== kind.unchanged;
+    const bare = kind.unchanged === 'BEGIN' || kind.unchanged === 'START TRANSACTION';
+    if (this.#block !== 'none' && bare) {
+      yield* this.#cut();
+      if (this.#failed) return;
+      // It was prepared with READ WRITE, which would be an error in a block in which a query has run.
+      if (context.link.status === 'T') return this.#beginInBlock(kind.unchanged);
+    }
+    const opens = this.#block === 'none';
     const segment = this.#open();
     if (this.#block === 'implicit' && segment instanceof ClientSegment) segment.suppressed = IN_TRANSACTION;
-    const opens = this.#block === 'none';
     this.#forward(bytes, start, end);
+    if (this.#block === 'implicit') {
+      yield* this.#cut();
+      if (this.#failed) return;
+    }
     this.#block = 'explicit';
-    // The statement was prepared as READ WRITE, as the text says nothing; the client's default says otherwise.
-    if (!opens || !link.clientReadOnly || kind.readWrite === kind.unchanged) return;
+    // The text says nothing; the client's default does.
+    if (!opens || !context.link.clientReadOnly || !addsMode) return;
     yield* this.#cut();
-    if (!this.#failed) yield* answered(this.#context.injectFixed('extended', 'SET TRANSACTION READ ONLY'));
+    if (!this.#failed) yield* answered(context.injectFixed('extended', 'SET TRANSACTION READ ONLY'));
+  }
+
+  /** What BEGIN does inside a block: nothing but a warning in a block of the client's; an implicit block becomes one. */
+  #beginInBlock(sql: string): void {
+    this.#releaseHeld();
+    if (this.#block === 'explicit') this.#context.client.push(noticeResponse(ALREADY_IN_TRANSACTION));
+    this.#context.sendComplete(sql.startsWith('START') ? 'START TRANSACTION' : 'BEGIN');
+    this.#block = 'explicit';
+    this.#begin = undefined;
   }
 
   *#ddl(prepared: Prepared, bytes: Buffer, start: number, end: number): Procedure {

@@ -1,6 +1,6 @@
 import { PgError } from '../../runtime/errors.ts';
 import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
-import { answered, uncancelled } from '../context.ts';
+import { answered, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
 import { literal, probeSql } from '../injected.ts';
 import type { Style } from '../injected.ts';
@@ -95,6 +95,7 @@ export function* giveUp(context: Context, style: Style, error: CommitError): Pro
 
 export function* rollBack(context: Context, style: Style): Procedure {
   yield* uncancelled(context);
+  yield* settled(context);
   if (context.link.status !== 'I' && !context.serverLost) yield* answered(context.injectFixed(style, 'ROLLBACK'));
   context.forgetTransaction();
 }

@@ -1,5 +1,6 @@
 import type { PgError } from '../../runtime/errors.ts';
 import { errorResponse } from '../../wire/backend-messages.ts';
+import type { TransactionStatus } from '../../wire/codes.ts';
 import { answered, settled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
 import { queryMessage } from '../injected.ts';
@@ -32,8 +33,18 @@ export function* beginChained(context: Context, style: Style, modes: Modes): Pro
   yield* answered(begin);
 }
 
-/** A Query that is COMMIT alone, in a transaction block. */
-export function* commitQuery(context: Context, sql: Buffer, chain: boolean): Procedure {
+/**
+ * AND CHAIN after a failed transaction begins one with the default modes, since the failure has undone those of the old one: and
+ * the server's default is read-only. `before`: the status when the statement was sent.
+ */
+export function* keepWritable(context: Context, style: Style, before: TransactionStatus): Procedure {
+  const { link } = context;
+  if (before !== 'E' || link.status !== 'T' || link.clientReadOnly) return;
+  yield* answered(context.injectFixed(style, 'SET TRANSACTION READ WRITE'));
+}
+
+/** A Query that is COMMIT without AND CHAIN alone, in a transaction block. */
+export function* commitQuery(context: Context, sql: Buffer): Procedure {
   yield* settled(context);
   const { link } = context;
   if (context.doomed?.told === false && link.status === 'E') {
@@ -50,13 +61,9 @@ export function* commitQuery(context: Context, sql: Buffer, chain: boolean): Pro
     return;
   }
   context.hooks.count('explicit');
-  const { error, modes } = yield* commitExplicit(context, 'simple', chain);
-  if (error === undefined) {
-    if (chain) yield* beginChained(context, 'simple', modes);
-    context.sendComplete('COMMIT');
-  } else {
-    context.client.push(error);
-  }
+  const { error } = yield* commitExplicit(context, 'simple', false);
+  if (error === undefined) context.sendComplete('COMMIT');
+  else context.client.push(error);
   context.sendReady();
 }
 

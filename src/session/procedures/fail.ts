@@ -15,6 +15,7 @@ export function* refuseQuery(context: Context, error: PgError): Procedure {
 
 /** Puts an open transaction into the failed state. */
 export function* failTransaction(context: Context, style: Style): Procedure {
+  yield* settled(context);
   if (context.link.status === 'T') yield* answered(context.injectFixed(style, FAIL));
 }
 
@@ -24,6 +25,7 @@ export function* failTransaction(context: Context, style: Style): Procedure {
  */
 export function* poison(context: Context): Procedure {
   yield* uncancelled(context);
+  yield* settled(context);
   const { aborted } = context;
   context.aborted = undefined;
   if (context.link.status === 'I' || aborted === undefined) return;

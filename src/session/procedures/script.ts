@@ -9,10 +9,14 @@ import type { ClientSegment } from '../segments.ts';
 import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
 import { failTransaction } from './fail.ts';
-import { beginChained, commitExplicit } from './explicit.ts';
+import { beginChained, commitExplicit, keepWritable } from './explicit.ts';
 import { withCopyData } from './wrapped.ts';
 
 export const NO_TRANSACTION = new PgError('25P01', 'there is no transaction in progress', { severity: 'WARNING' });
+export const ALREADY_IN_TRANSACTION = new PgError('25001', 'there is already a transaction in progress', { severity: 'WARNING' });
+/** PostgreSQL refuses some commands in an implicit block; in the session's real one it would not. */
+export const onlyInBlock = (command: string): PgError =>
+  new PgError('25P01', `${command} can only be used in transaction blocks`);
 /** Raised by BEGIN inside a block, also inside one of the session's making. */
 export const IN_TRANSACTION = '25001';
 
@@ -86,7 +90,7 @@ export class Script {
       case 'commit':
         return yield* this.#commit(kind.chain, part);
       case 'rollback':
-        return yield* this.#rollback(part);
+        return yield* this.#rollback(kind.chain, part);
       case 'ddl':
         return yield* this.#ddl(part);
       case 'unsupported':
@@ -96,10 +100,15 @@ export class Script {
       case 'show-read-only':
         if (kind.name === 'transaction_read_only' && this.#block !== 'none') return yield* this.#plain(part);
         return this.#show(kind.name);
+      case 'savepoint':
+        if (this.#block !== 'explicit') {
+          this.#ensureBlock();
+          return this.#fail(onlyInBlock(kind.command));
+        }
+        return yield* this.#plain(part);
       case 'read':
       case 'write':
       case 'local':
-      case 'savepoint':
         return yield* this.#plain(part);
     }
   }
@@ -129,19 +138,16 @@ export class Script {
   *#begin(readWrite: string, unchanged: string): Procedure {
     const segment = this.#context.clientSegment();
     if (this.#block === 'implicit') segment.suppressed = IN_TRANSACTION;
-    yield* this.#send(segment, this.#context.link.clientReadOnly ? unchanged : readWrite);
-    this.#block = 'explicit';
+    // Inside a block READ WRITE would be an error once a query has run.
+    yield* this.#send(segment, this.#context.link.clientReadOnly || this.#block !== 'none' ? unchanged : readWrite);
+    if (!this.#failed || this.#block === 'none') this.#block = 'explicit';
   }
 
   *#commit(chain: boolean, part: Part): Procedure {
     const context = this.#context;
-    if (this.#block === 'none' || context.link.status !== 'T') {
-      yield* this.#send(context.clientSegment(), this.#text.slice(part.start, part.end));
-      this.#blockFromStatus();
-      return;
-    }
+    if (this.#block === 'none' || context.link.status !== 'T') return yield* this.#natural(part);
     if (this.#block === 'implicit') {
-      if (chain) return this.#fail(new PgError('25P01', 'COMMIT AND CHAIN can only be used in transaction blocks'));
+      if (chain) return this.#fail(onlyInBlock('COMMIT AND CHAIN'));
       context.client.push(noticeResponse(NO_TRANSACTION));
     }
     const { error, modes } = yield* commitExplicit(context, 'simple', chain);
@@ -155,16 +161,26 @@ export class Script {
     this.#blockFromStatus();
   }
 
-  *#rollback(part: Part): Procedure {
+  *#rollback(chain: boolean, part: Part): Procedure {
     const context = this.#context;
     if (this.#block === 'implicit') {
+      if (chain) return this.#fail(onlyInBlock('ROLLBACK AND CHAIN'));
       context.client.push(noticeResponse(NO_TRANSACTION));
       yield* rollBack(context, 'simple');
       context.sendComplete('ROLLBACK');
+      this.#blockFromStatus();
     } else {
-      yield* this.#send(context.clientSegment(), this.#text.slice(part.start, part.end));
-      context.forgetTransaction();
+      yield* this.#natural(part);
     }
+  }
+
+  /** Lets the server run transaction control, and looks where that leaves it. */
+  *#natural(part: Part): Procedure {
+    const context = this.#context;
+    const before = context.link.status;
+    yield* this.#send(context.clientSegment(), this.#text.slice(part.start, part.end));
+    yield* keepWritable(context, 'simple', before);
+    context.forgetTransaction();
     this.#blockFromStatus();
   }
 
@@ -236,7 +252,7 @@ function joinPlain(statements: readonly Statement[]): Part[] {
 }
 
 function isPlain(kind: StatementKind): boolean {
-  return kind.type === 'read' || kind.type === 'write' || kind.type === 'savepoint' || (kind.type === 'local' && kind.forgets.what === 'nothing');
+  return kind.type === 'read' || kind.type === 'write' || (kind.type === 'local' && kind.forgets.what === 'nothing');
 }
 
 /** How many characters, as PostgreSQL counts them, come before an offset in UTF-16 units. */
