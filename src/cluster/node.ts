@@ -1,7 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { formatGid, parseGid } from '../commit/gid.ts';
 import { decodeCommand, decodeSnapshot, encodeCommand } from '../commit/log-codec.ts';
-import type { GuardSnapshot } from '../commit/core/guard.ts';
 import * as reports from '../commit/core/reports.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
 import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
@@ -12,7 +11,7 @@ import type { Logger } from '../runtime/log.ts';
 import type { CommitLevel, CommitOutcome, Commits } from '../session/ports.ts';
 import { NodeCore } from './core/node-core.ts';
 import type { NodeEffect, NodeEvent, NodeSettings } from './core/types.ts';
-import type { Chunk, PeerMessage } from './messages.ts';
+import type { Beat, Chunk, PeerMessage } from './messages.ts';
 import type { ChangeSource, Replica } from './ports.ts';
 import { RemoteChanges } from './remote-changes.ts';
 
@@ -32,6 +31,8 @@ export interface PeerSender {
 export interface ClusterNodeOptions {
   readonly settings: NodeSettings;
   readonly cluster: string;
+  /** The last entry of the log on this node's own disk when the run began. */
+  readonly lastIndex: LogIndex;
   readonly heartbeatInterval: number;
   /** How long one piece of a large transaction may take, in milliseconds. */
   readonly fetchTimeout: number;
@@ -42,8 +43,7 @@ export interface ClusterNodeOptions {
 /** Hooks for metrics. */
 export interface ClusterObserver {
   finished(outcome: 'committed' | 'aborted' | 'unknown', sqlstate: string | undefined, phases: CommitPhases): void;
-  conflict(kind: 'backend' | 'transaction'): void;
-  membersChanged(): void;
+  conflict(kind: 'client_aborted' | 'prepared_aborted' | 'replay_refused'): void;
 }
 
 /** Seconds since PREPARE was sent; undefined for what was not reached. */
@@ -62,6 +62,9 @@ interface OwnCommit {
   decided?: number;
 }
 
+/** Milliseconds between two signs of life of one replay. */
+const PROGRESS_INTERVAL = 1000;
+
 /**
  * Drives the node core in production: turns what sockets, PostgreSQL and the Raft driver report into its events, and carries
  * out its effects. All decisions are the core's.
@@ -73,6 +76,8 @@ export class ClusterNode implements Commits {
   readonly #own = new Map<Gid, OwnCommit>();
   readonly #sources = new Map<Gid, ChangeSource>();
   readonly #remote: RemoteChanges;
+  readonly #heard = new Map<NodeId, Beat>();
+  readonly #progressSent = new Map<Gid, number>();
   readonly #events: NodeEvent[] = [];
   #stepping = false;
   #sequence = 0;
@@ -82,9 +87,9 @@ export class ClusterNode implements Commits {
   #raft!: DecisionLog;
   #links!: PeerSender;
 
-  constructor(options: ClusterNodeOptions, snapshot: GuardSnapshot | undefined) {
+  constructor(options: ClusterNodeOptions) {
     this.#options = options;
-    this.core = new NodeCore(options.settings, snapshot);
+    this.core = new NodeCore(options.settings, undefined, options.lastIndex);
     this.clock = new HybridClock(Date.now);
     this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);
   }
@@ -150,16 +155,18 @@ export class ClusterNode implements Commits {
       case 'apply':
         return this.#apply(effect.gid, effect.database);
       case 'cancel-apply':
+        this.#options.observer.conflict('replay_refused');
         return replica.cancelApply(effect.gid);
       case 'rollback-prepared':
         return replica.rollbackPrepared(effect.gid, effect.database);
       case 'overrule-backend':
-        this.#options.observer.conflict('backend');
+        this.#options.observer.conflict('client_aborted');
         return replica.overruleBackend(effect.pid, effect.error);
       case 'recover':
         return replica.recover();
       case 'release':
         this.#sources.delete(effect.gid);
+        this.#progressSent.delete(effect.gid);
         this.#remote.drop(effect.gid);
         return replica.release(effect.gid);
       case 'answer':
@@ -167,10 +174,13 @@ export class ClusterNode implements Commits {
       case 'members-changed': {
         const members = [...this.core.guard.members].map(([node, epoch]) => ({ node, epoch }));
         this.#options.log.info({ index: this.core.guard.index, members, state: this.core.state }, 'membership changed');
-        return this.#options.observer.membersChanged();
+        return;
       }
       case 'missing':
         this.#options.log.warn({ gid: effect.gid, index: effect.index }, 'a committed transaction is missing here');
+        return;
+      case 'gap':
+        this.#options.log.warn({ from: effect.from, to: effect.to }, 'entries of the decision log are gone that are missing here');
         return;
       case 'fenced':
         this.#options.log.fatal(`this node takes no part any more: ${effect.reason}`);
@@ -198,6 +208,7 @@ export class ClusterNode implements Commits {
         return;
       case 'beat':
         this.clock.receive(message.clock);
+        this.#heard.set(from, message);
         break;
       case 'announce': {
         const parts = parseGid(message.gid);
@@ -213,6 +224,11 @@ export class ClusterNode implements Commits {
   #keepSource(from: NodeId, { gid, data }: Extract<PeerMessage, { t: 'announce' }>): void {
     if (this.#sources.has(gid)) return;
     this.#sources.set(gid, data === undefined ? this.#remote.source(gid, from) : { type: 'inline', data });
+  }
+
+  /** The last heartbeat of a peer. */
+  heardOf(node: NodeId): Beat | undefined {
+    return this.#heard.get(node);
   }
 
   onChunk(from: NodeId, chunk: Chunk): void {
@@ -247,6 +263,15 @@ export class ClusterNode implements Commits {
   onPostgres(event: Extract<NodeEvent, { type: 'postgres-up' | 'postgres-down' }>): void {
     this.#postgresUp = event.type === 'postgres-up';
     this.step(event);
+  }
+
+  /** The replay of a peer's large transaction gets on: its origin need not give up on the vote. */
+  onProgress(gid: Gid): void {
+    const origin = parseGid(gid)?.node;
+    const now = performance.now();
+    if (origin === undefined || now - (this.#progressSent.get(gid) ?? 0) < PROGRESS_INTERVAL) return;
+    this.#progressSent.set(gid, now);
+    this.#links.send(origin, { t: 'progress', gid });
   }
 
   /** The decoder has all changes of an own transaction. */

@@ -98,6 +98,11 @@ export class NodeCore {
     return this.#participant;
   }
 
+  /** Whether a transaction is under way here, as its origin or not. */
+  knows(gid: Gid): boolean {
+    return this.#coordinator.has(gid) || this.#participant.state(gid) !== undefined;
+  }
+
   /** Why writes cannot be coordinated now; undefined when they can. */
   get refusal(): string | undefined {
     if (this.#fenced !== undefined) return `fenced: ${this.#fenced}`;

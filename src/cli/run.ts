@@ -1,0 +1,43 @@
+import { Command } from 'commander';
+import { ConfigError, loadConfig } from '../config/load.ts';
+import { createLogger } from '../runtime/log.ts';
+import { Proxy } from './run/proxy.ts';
+
+/** `pgmm run`: one proxy beside one PostgreSQL, until SIGTERM or SIGINT. */
+export function runCommand(): Command {
+  return new Command('run')
+    .description('run one proxy beside its PostgreSQL server')
+    .requiredOption('--config <file>', 'the configuration file')
+    .action(async (options: { config: string }) => {
+      let config;
+      try {
+        config = loadConfig(options.config);
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error;
+        process.stderr.write(`${error.message}\n`);
+        process.exitCode = 1;
+        return;
+      }
+      const log = createLogger(config.log.level, config.node);
+      const proxy = await Proxy.create(config, log, (error) => {
+        // What is not known to be durable must not be acted upon: a new run begins from the disk.
+        log.fatal({ err: error }, 'the proxy cannot go on');
+        process.exit(70);
+      });
+      await proxy.start();
+      let stopping = false;
+      const stop = (signal: NodeJS.Signals) => {
+        if (stopping) return;
+        stopping = true;
+        log.info(`stopping on ${signal}`);
+        proxy.stop().then(
+          () => process.exit(0),
+          (error: unknown) => {
+            log.error({ err: error }, 'could not stop cleanly');
+            process.exit(1);
+          },
+        );
+      };
+      process.on('SIGTERM', stop).on('SIGINT', stop);
+    });
+}

@@ -1,0 +1,304 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { AdminServer } from '../../admin/http.ts';
+import { Metrics } from '../../admin/metrics.ts';
+import { DdlMessages } from '../../catalog/ddl-message.ts';
+import { LogCompaction } from '../../cluster/log-compaction.ts';
+import { ClusterNode } from '../../cluster/node.ts';
+import { PeerLinks } from '../../cluster/peer-links.ts';
+import type { Config } from '../../config/schema.ts';
+import { clientConfig } from '../../config/client-config.ts';
+import { decodeSnapshot } from '../../commit/log-codec.ts';
+import { parseGid } from '../../commit/gid.ts';
+import type { Message } from '../../consensus/core/messages.ts';
+import { DEFAULT_LIMITS } from '../../consensus/core/types.ts';
+import { LogStore } from '../../consensus/log-store.ts';
+import { RaftNode } from '../../consensus/raft-node.ts';
+import { LocalReplica } from '../../replication/local-replica.ts';
+import { TransactionSpool } from '../../replication/spool.ts';
+import type { Gid, LogIndex } from '../../runtime/ids.ts';
+import type { Logger } from '../../runtime/log.ts';
+import type { ConflictVictim } from '../../session/ports.ts';
+import { createListener, type Listener } from '../../session/listener.ts';
+import type { SafetyNames } from '../../sql/names.ts';
+import { NodeStatusSource } from './status-source.ts';
+
+/** Milliseconds that clients' transactions get to end when the proxy stops. */
+const DRAIN = 5000;
+/** Ticks of the Raft core per minimum election timeout. */
+const ELECTION_TICKS = 10;
+
+/** The composition root of a running proxy: every part, joined to the others and to real I/O. */
+export class Proxy {
+  readonly #config: Config;
+  readonly #node: ClusterNode;
+  readonly #raft: RaftNode;
+  readonly #links: PeerLinks;
+  readonly #replica: LocalReplica;
+  readonly #listener: Listener;
+  readonly #admin: AdminServer;
+  readonly #status: NodeStatusSource;
+  readonly #compaction: LogCompaction;
+  readonly #metrics: Metrics;
+  readonly #timers: NodeJS.Timeout[] = [];
+  #stopWatching: (() => void) | undefined;
+
+  /** Opens what is on disk. `failed` is called when the proxy must not go on. */
+  static async create(config: Config, log: Logger, failed: (error: Error) => void): Promise<Proxy> {
+    const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), { segmentBytes: config.raft.segmentSize });
+    const spool = await TransactionSpool.open({
+      directory: join(config.dataDir, 'spool'),
+      inline: config.spool.inline,
+      memory: config.spool.memory,
+    });
+    return new Proxy(config, log, failed, { store, restored, spool });
+  }
+
+  private constructor(
+    config: Config,
+    log: Logger,
+    failed: (error: Error) => void,
+    disk: { spool: TransactionSpool } & Awaited<ReturnType<typeof LogStore.open>>,
+  ) {
+    this.#config = config;
+    this.#metrics = new Metrics();
+    const victims = new Map<number, ConflictVictim>();
+    const { restored, store, spool } = disk;
+    this.#node = this.#createNode(log, restored);
+    this.#links = this.#createLinks(log);
+    this.#raft = this.#createRaft(restored, store, failed);
+    this.#compaction = new LogCompaction(
+      restored.snapshot === null ? undefined : decodeSnapshot(restored.snapshot.state),
+      this.#raft,
+      config.raft.retainEntries,
+    );
+    this.#replica = this.#createReplica(log, spool, victims);
+    this.#node.connect({
+      replica: this.#replica,
+      raft: {
+        propose: (payload, term) => {
+          const answer = this.#raft.propose(payload, term);
+          return answer.accepted ? answer.index : undefined;
+        },
+        receive: (from, message) => this.#raft.receive(from, message as Message),
+      },
+      links: this.#links,
+    });
+    this.#listener = this.#createListener(log, victims);
+    this.#status = new NodeStatusSource({
+      config,
+      node: this.#node,
+      raft: this.#raft,
+      links: this.#links,
+      replica: this.#replica,
+      listener: this.#listener,
+      spool,
+      metrics: this.#metrics,
+    });
+    this.#admin = new AdminServer({ ...config.admin, metrics: this.#metrics, source: this.#status });
+  }
+
+  #createNode(log: Logger, restored: Awaited<ReturnType<typeof LogStore.open>>['restored']): ClusterNode {
+    const { node, nodes, cluster, heartbeat, member, commit } = this.#config;
+    const ids = nodes.map(({ id }) => id);
+    const lastIndex = restored.entries.at(-1)?.index ?? restored.snapshot?.index ?? (0 as LogIndex);
+    return new ClusterNode({
+      settings: {
+        self: node,
+        nodes: ids,
+        heartbeatTimeout: heartbeat.timeout,
+        voteTimeout: member.voteTimeout,
+        decisionTimeout: commit.decisionTimeout,
+        resendAfter: 500,
+        minimumMembers: minimumMembers(ids.length),
+      },
+      cluster: cluster.name,
+      lastIndex,
+      heartbeatInterval: heartbeat.interval,
+      fetchTimeout: member.voteTimeout,
+      log,
+      observer: {
+        finished: (outcome, sqlstate, phases) => {
+          const { transactions, phases: histograms } = this.#metrics;
+          transactions[outcome].inc();
+          if (sqlstate !== undefined) this.#metrics.countAbort(sqlstate);
+          if (phases.prepared !== undefined) histograms.prepare.observe(phases.prepared);
+          if (phases.decoded !== undefined) histograms.decode.observe(phases.decoded);
+          if (phases.decided !== undefined) {
+            histograms.decide.observe(phases.decided);
+            histograms.commit.observe(phases.total - phases.decided);
+          }
+          histograms.total.observe(phases.total);
+        },
+        conflict: (kind) => this.#metrics.conflicts[kind].inc(),
+      },
+    });
+  }
+
+  #createLinks(log: Logger): PeerLinks {
+    const { node, nodes, cluster, peerListen, keepalive, heartbeat } = this.#config;
+    return new PeerLinks({
+      self: node,
+      cluster: cluster.name,
+      secret: cluster.secret,
+      listen: peerListen,
+      peers: new Map(nodes.map(({ id, peer }) => [id, peer])),
+      keepalive,
+      silence: heartbeat.timeout * 2,
+      log,
+      onMessage: (from, message) => this.#node.onMessage(from, message),
+      onChunk: (from, chunk) => this.#node.onChunk(from, chunk),
+      onUp: (peer) => this.#node.step({ type: 'link-up', peer }),
+      onDown: (peer) => log.warn({ peer }, 'peer link down'),
+    });
+  }
+
+  #createRaft(
+    restored: Awaited<ReturnType<typeof LogStore.open>>['restored'],
+    storage: LogStore,
+    failed: (error: Error) => void,
+  ): RaftNode {
+    const { node, nodes } = this.#config;
+    return new RaftNode({
+      config: {
+        ...DEFAULT_LIMITS,
+        id: node,
+        voters: nodes.map(({ id }) => id),
+        electionTicks: ELECTION_TICKS,
+        heartbeatTicks: 2,
+        seed: (Date.now() ^ process.pid) >>> 0,
+        retainEntries: this.#config.raft.retainEntries,
+      },
+      restored,
+      storage: {
+        append: async (request) => {
+          const begun = performance.now();
+          await storage.append(request);
+          this.#metrics.raftFsync.observe((performance.now() - begun) / 1000);
+        },
+        compact: (snapshot) => storage.compact(snapshot),
+        close: () => storage.close(),
+      },
+      send: (to, message) => this.#links.send(to, { t: 'raft', m: message }),
+      handlers: {
+        install: (snapshot) => {
+          this.#compaction.installed(snapshot);
+          this.#node.onInstall(snapshot);
+        },
+        committed: (entries) => this.#node.onEntries(entries),
+        leadership: (leadership) => this.#node.onLeadership(leadership),
+        failed,
+      },
+    });
+  }
+
+  #createReplica(log: Logger, spool: TransactionSpool, victims: ReadonlyMap<number, ConflictVictim>): LocalReplica {
+    const { node, postgres, databases, cluster, sequences, apply } = this.#config;
+    const { host, port, user, password, ssl } = clientConfig(postgres);
+    return new LocalReplica({
+      cluster: cluster.name,
+      databases,
+      database: {
+        node,
+        server: { host: host ?? postgres.host, port: port ?? postgres.port, user: user ?? postgres.user, password: passwordText(password), ssl },
+        secret: cluster.secret,
+        stride: sequences.stride,
+        apply,
+      },
+      spool,
+      conflictCheckAfter: apply.conflictCheckAfter,
+      log,
+      isOwn: (gid) => {
+        const parts = parseGid(gid);
+        return parts?.cluster === cluster.name && parts.node === node && parts.epoch === this.#node.core.epoch;
+      },
+      isKnown: (gid) => this.#node.core.knows(gid),
+      victim: (pid) => victims.get(pid),
+      events: {
+        up: (committed, prepared) => this.#node.onPostgres({ type: 'postgres-up', committed, prepared }),
+        down: () => this.#node.onPostgres({ type: 'postgres-down' }),
+        committed: (index) => this.#node.step({ type: 'committed', index }),
+        applied: (gid, error) => this.#node.step({ type: 'applied', gid, error }),
+        rolledBack: (gid) => this.#node.step({ type: 'rolled-back', gid }),
+        blocked: (gid, holder, table) => this.#node.step({ type: 'blocked', gid, holder, table }),
+        decoded: (gid, database, data) => this.#node.onDecoded(gid, database, data),
+        progress: (gid) => this.#node.onProgress(gid),
+        bypass: (database, xid, relations) =>
+          log.error({ database, xid, relations }, 'a write went to PostgreSQL without the proxy: this node now differs from the others'),
+        replayed: (rows, seconds) => {
+          this.#metrics.replayRows.inc(rows);
+          this.#metrics.phases.replay.observe(seconds);
+        },
+      },
+    });
+  }
+
+  #createListener(log: Logger, victims: Map<number, ConflictVictim>): Listener {
+    const { listen, postgres, databases, cluster, session, keepalive } = this.#config;
+    const messages = new DdlMessages(cluster.secret);
+    const { tls } = listen;
+    return createListener({
+      listen: { host: listen.host, port: listen.port },
+      server: { host: postgres.host, port: postgres.port },
+      databases,
+      ...(tls !== undefined && { tls: { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) } }),
+      commits: this.#node,
+      ddl: {
+        announce: (gid: Gid, ordinal, ddl) => ({ message: messages.encode(gid, ordinal, ddl), token: `${gid}/${ordinal}` }),
+      },
+      registry: {
+        add: (pid, victim) => victims.set(pid, victim),
+        remove: (pid) => victims.delete(pid),
+      },
+      safety: (database) => this.#replica.database(database)?.safety ?? NOTHING_KNOWN,
+      limits: { maxConnections: session.maxConnections, startupTimeout: session.startupTimeout, retryBytes: session.retryBuffer },
+      keepalive,
+      log,
+      metrics: {
+        count: (event) => this.#metrics.countIntercepted(event),
+        sessions: (open) => this.#metrics.clients.set(open),
+      },
+    });
+  }
+
+  async start(): Promise<void> {
+    await this.#admin.start();
+    await this.#links.start();
+    this.#raft.start();
+    this.#node.start();
+    this.#replica.start();
+    const { election, heartbeat } = this.#config;
+    this.#timers.push(setInterval(() => this.#raft.tick(), election.timeout / ELECTION_TICKS));
+    this.#timers.push(setInterval(() => this.#status.sample(), Math.max(heartbeat.interval, 500)));
+    this.#timers.push(setInterval(() => this.#compaction.run(this.#node.core.committed), 10_000));
+    this.#stopWatching = this.#metrics.watchEventLoop();
+    await this.#listener.start();
+  }
+
+  async stop(): Promise<void> {
+    await this.#listener.stop(DRAIN);
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#stopWatching?.();
+    this.#node.stop();
+    await this.#replica.stop();
+    await this.#raft.stop();
+    await this.#links.stop();
+    await this.#admin.stop();
+  }
+}
+
+/** While PostgreSQL is not connected nothing can be written, so no read has to be told from a write. */
+const NOTHING_KNOWN: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set() };
+
+/**
+ * A majority of the nodes that hold data, so that what is acknowledged is on a majority of disks; of two nodes one, as
+ * otherwise the third vote would be of no use.
+ */
+function minimumMembers(nodes: number): number {
+  return nodes <= 2 ? 1 : Math.floor(nodes / 2) + 1;
+}
+
+function passwordText(password: unknown): string | undefined {
+  return typeof password === 'string' ? password : undefined;
+}
+

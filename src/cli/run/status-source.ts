@@ -1,0 +1,131 @@
+import { performance } from 'node:perf_hooks';
+import type { Metrics } from '../../admin/metrics.ts';
+import type { ClusterStatus, InDoubtTransaction, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { ClusterNode } from '../../cluster/node.ts';
+import type { PeerLinks } from '../../cluster/peer-links.ts';
+import { parseGid } from '../../commit/gid.ts';
+import type { Config } from '../../config/schema.ts';
+import type { RaftNode } from '../../consensus/raft-node.ts';
+import type { LocalReplica } from '../../replication/local-replica.ts';
+import type { TransactionSpool } from '../../replication/spool.ts';
+import type { NodeId } from '../../runtime/ids.ts';
+import type { Listener } from '../../session/listener.ts';
+
+interface Parts {
+  readonly config: Config;
+  readonly node: ClusterNode;
+  readonly raft: RaftNode;
+  readonly links: PeerLinks;
+  readonly replica: LocalReplica;
+  readonly listener: Listener;
+  readonly spool: TransactionSpool;
+  readonly metrics: Metrics;
+}
+
+const VERSION = '0.1.0';
+
+const STATES = {
+  preparing: 'preparing',
+  collecting: 'voting',
+  proposing: 'proposed',
+  decided: 'decided',
+  aborting: 'prepared',
+} as const;
+
+/** What this node knows of itself and the others, for `/status` and for the gauges. */
+export class NodeStatusSource implements StatusSource {
+  readonly #parts: Parts;
+  readonly #startedAt = new Date().toISOString();
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  status(): ClusterStatus {
+    const { config, node, raft, replica, listener } = this.#parts;
+    const { role, term, leader, lastIndex, commitIndex } = raft.status;
+    const reason = node.core.refusal;
+    return {
+      version: VERSION,
+      cluster: config.cluster.name,
+      node: config.node,
+      role: role === 'leader' ? 'leader' : role === 'follower' ? 'follower' : 'candidate',
+      term,
+      leader,
+      writable: reason === undefined,
+      reasons: reason === undefined ? [] : [reason],
+      log: { last: lastIndex, committed: commitIndex },
+      nodes: config.nodes.map((other) => this.#node(other)),
+      inDoubt: this.#inDoubt(),
+      postgres: {
+        state: replica.isUp ? 'up' : 'down',
+        version: null,
+        address: `${config.postgres.host}:${config.postgres.port}`,
+      },
+      clients: listener.sessions,
+      startedAt: this.#startedAt,
+    };
+  }
+
+  #node({ id, client }: Config['nodes'][number]): NodeStatus {
+    const { config, node, links, raft } = this.#parts;
+    const isSelf = id === config.node;
+    const epoch = node.core.guard.lastEpoch(id);
+    const isMember = node.core.guard.members.has(id);
+    const committed = isSelf ? node.core.committed : (node.heardOf(id)?.committed ?? null);
+    const joining = isSelf && (node.core.state === 'joining' || node.core.state === 'catching-up');
+    return {
+      id,
+      state: isMember ? 'member' : joining ? 'joining' : epoch === 0 ? 'unknown' : 'excluded',
+      epoch,
+      reachable: isSelf || links.isUp(id),
+      committed,
+      lag: committed === null ? null : Math.max(0, raft.status.commitIndex - committed),
+      client: client === undefined ? null : `${client.host}:${client.port}`,
+    };
+  }
+
+  #inDoubt(): InDoubtTransaction[] {
+    const { core } = this.#parts.node;
+    const now = performance.now();
+    const own = core.coordinator.list().map(({ gid, database, phase, begun, waitsFor }) => ({
+      gid,
+      origin: this.#parts.config.node as number,
+      database,
+      state: STATES[phase],
+      ageMs: Math.round(now - begun),
+      waitsFor: [waitsFor],
+    }));
+    const foreign = core.participant.list().map(({ gid, database, state }) => ({
+      gid,
+      origin: originOf(gid),
+      database,
+      state: state === 'decided' ? ('decided' as const) : state === 'prepared' ? ('prepared' as const) : ('preparing' as const),
+      ageMs: Math.max(0, Math.round(Date.now() - (parseGid(gid)?.clock ?? 0) / 1024)),
+      waitsFor: [state === 'prepared' ? `the decision of node ${originOf(gid)}` : `replay: ${state}`],
+    }));
+    return [...own, ...foreign];
+  }
+
+  /** Brings the gauges up to date. */
+  sample(): void {
+    const { metrics, node, raft, replica, spool, config } = this.#parts;
+    const { term, role, lastIndex, commitIndex } = raft.status;
+    metrics.logIndex.set(lastIndex);
+    metrics.logTerm.set(term);
+    metrics.logLeader.set(role === 'leader' ? 1 : 0);
+    metrics.writable.set(node.core.refusal === undefined ? 1 : 0);
+    metrics.inDoubt.set(node.core.coordinator.list().length + node.core.participant.list().length);
+    const { queued, busy } = replica.applyLoad;
+    metrics.applyQueue.set(queued);
+    metrics.applyBusy.set(busy);
+    metrics.spoolMemory.set(spool.usage.memory);
+    metrics.spoolDisk.set(spool.usage.disk);
+    for (const { id } of config.nodes) {
+      const committed = id === config.node ? node.core.committed : node.heardOf(id as NodeId)?.committed;
+      if (committed !== undefined) metrics.setNode(id, committed, Math.max(0, commitIndex - committed));
+    }
+  }
+}
+
+const originOf = (gid: string): number => parseGid(gid)?.node ?? 0;

@@ -1,0 +1,16 @@
+#!/usr/bin/env node
+import { Command } from 'commander';
+import { checkCommand } from './cli/check.ts';
+import { devCommand } from './cli/dev.ts';
+import { runCommand } from './cli/run.ts';
+import { verifyCommand } from './cli/verify.ts';
+
+/** The program `pgmm`: one command per file of cli/. */
+await new Command('pgmm')
+  .description('makes ordinary PostgreSQL servers behave as one database that can be written on every node')
+  .version('0.1.0')
+  .addCommand(runCommand())
+  .addCommand(checkCommand())
+  .addCommand(verifyCommand())
+  .addCommand(devCommand())
+  .parseAsync();
