@@ -1,0 +1,236 @@
+import type { CoordinatorOutcome } from '../../src/commit/core/coordinator.ts';
+import type { Gid } from '../../src/runtime/ids.ts';
+import type { Tx, Write } from './locks.ts';
+import type { SimNode } from './node.ts';
+import type { Backend, Reply } from './postgres.ts';
+
+type Change = (value: string | undefined) => string | Omit<Write, 'key' | 'base'>;
+
+interface Statement {
+  readonly key: string;
+  /** Undefined for a read. */
+  readonly change: Change | undefined;
+}
+
+const update = (f: (value: string) => string): Change => (value) => ({ op: value === undefined ? 'insert' : 'update', value: f(value ?? '0') });
+
+/** One client of a node's proxy: a transaction after the other. */
+class Client {
+  readonly #node: SimNode;
+  readonly #name: string;
+  #backend: Backend | undefined;
+  #life = 0;
+  #count = 0;
+  /** Another node's transaction won: this one has to be rolled back, if it has not come to PREPARE. */
+  #overruled = false;
+  #gid: Gid | undefined;
+  #everywhere = false;
+  committing = false;
+  busy = false;
+
+  constructor(node: SimNode, number: number) {
+    this.#node = node;
+    this.#name = `c${node.id}${number}`;
+  }
+
+  get pid(): number | undefined {
+    return this.#backend?.pid;
+  }
+
+  get gid(): Gid | undefined {
+    return this.#gid;
+  }
+
+  think(): void {
+    const { world } = this.#node;
+    const life = ++this.#life;
+    world.loop.in(this.#node.process, world.rng.wait(world.settings.thinkTime), () => {
+      if (life === this.#life && world.acceptsWork) this.begin(this.#draw());
+    });
+  }
+
+  begin(statements: readonly Statement[]): void {
+    this.#backend = this.#node.postgres.connect(this.#node.run);
+    this.#overruled = this.committing = false;
+    this.#gid = undefined;
+    this.busy = true;
+    this.#life++;
+    this.#everywhere = this.#node.world.rng.chance(this.#node.world.settings.everywhere);
+    this.#run(statements, 0);
+  }
+
+  #run(statements: readonly Statement[], position: number): void {
+    const { world, postgres, process } = this.#node;
+    const backend = this.#backend!;
+    const statement = statements[position];
+    if (statement === undefined) return this.#commit();
+    const { key, change } = statement;
+    const command = (reply: Reply<string>): void => {
+      if (change === undefined) return reply({ ok: true, value: postgres.rows.get(key)?.value ?? '' });
+      if (backend.tx === undefined && position > 0 && statements.slice(0, position).some((one) => one.change !== undefined)) {
+        return reply({ ok: false, sqlstate: '25P02' });
+      }
+      if (backend.tx === undefined) postgres.begin(backend, 'client', undefined);
+      postgres.write(backend, key, change, reply);
+    };
+    const life = this.#life;
+    postgres.call<string>(process, backend, command, (result) => {
+      if (life !== this.#life) return;
+      if (!result.ok) return this.#failed(this.#overruled ? '40001' : result.sqlstate);
+      const pause = world.rng.chance(0.1) ? world.rng.wait(30) : world.rng.between(0.1, 1);
+      world.loop.in(process, pause, () => {
+        if (life === this.#life) this.#run(statements, position + 1);
+      });
+    });
+  }
+
+  #commit(): void {
+    const { core, world, postgres, replica } = this.#node;
+    const backend = this.#backend!;
+    if (this.#overruled) return this.#failed('40001');
+    if (backend.tx === undefined || backend.tx.writes.size === 0) {
+      world.count('reads');
+      return this.#end();
+    }
+    if (core.refusal !== undefined || !replica.isUp) return this.#failed('57P03');
+    const gid = this.#node.allocate();
+    this.#gid = gid;
+    this.committing = true;
+    world.oracle.begun(gid, [...backend.tx.writes.values()]);
+    world.count('commits asked for');
+    this.#node.feed({ type: 'begin', gid, database: 'app', everywhere: this.#everywhere });
+    const command = (reply: Reply<Tx>): void => {
+      if (world.rng.chance(0.02)) {
+        postgres.abort(backend);
+        return reply({ ok: false, sqlstate: '23503' });
+      }
+      postgres.prepare(backend, gid, reply);
+    };
+    replica.call<Tx>(backend, command, (result) => {
+      const error = { sqlstate: result.ok ? '' : result.sqlstate, message: 'PREPARE failed' };
+      if (result.ok) this.#node.feed({ type: 'prepared', gid });
+      else this.#node.feed({ type: result.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed', gid, error });
+    });
+  }
+
+  answer(outcome: CoordinatorOutcome): void {
+    const { world } = this.#node;
+    world.oracle.answered(this.#node, this.#gid!, outcome, this.#everywhere);
+    const reason = outcome.type === 'committed' ? '' : ` ${outcome.error.sqlstate}`;
+    world.note(this.#name, `${this.#gid!} ${outcome.type}${reason}`);
+    world.count(`${outcome.type}${reason}`);
+    this.#end();
+  }
+
+  /** A replay needs a lock that this transaction holds. Too late for one that has sent PREPARE. */
+  overrule(): void {
+    if (this.committing || this.#overruled) return;
+    this.#overruled = true;
+    const backend = this.#backend!;
+    const { loop, rng } = this.#node.world;
+    this.#node.world.count('clients overruled');
+    loop.in(this.#node.postgres.process, rng.between(0.1, 1), () => this.#node.postgres.abort(backend));
+  }
+
+  #failed(sqlstate: string): void {
+    this.#node.world.count(`not begun ${sqlstate}`);
+    this.#end();
+  }
+
+  #end(): void {
+    const { postgres } = this.#node;
+    const backend = this.#backend;
+    if (backend !== undefined) this.#node.world.loop.in(postgres.process, 0.2, () => postgres.close(backend));
+    this.busy = this.committing = false;
+    this.#gid = undefined;
+    this.think();
+  }
+
+  /** The proxy died: nobody tells this client anything. */
+  lost(): void {
+    if (this.committing) this.#node.world.count('clients lost while committing');
+    this.#life++;
+    this.busy = this.committing = false;
+  }
+
+  // ---- the work
+
+  #draw(): Statement[] {
+    const { rng, settings } = this.#node.world;
+    if (rng.chance(0.1)) return [{ key: 'a0', change: undefined }];
+    const mark = `${this.#name}.${++this.#count}`;
+    const hot = (letter: string) => `${letter}${rng.below(settings.hotKeys + 1)}`;
+    switch (rng.below(5)) {
+      case 0: {
+        const amount = 1 + rng.below(9);
+        const from = rng.below(settings.hotKeys + 1);
+        const to = (from + 1 + rng.below(settings.hotKeys)) % (settings.hotKeys + 1);
+        return [
+          { key: `a${from}`, change: update((value) => String(Number(value) - amount)) },
+          { key: `a${to}`, change: update((value) => String(Number(value) + amount)) },
+        ];
+      }
+      case 1:
+        return [{ key: hot('l'), change: update((value) => `${value.slice(-40)},${mark}`) }];
+      case 2:
+        return rng.shuffle([hot('b'), `b${10 + rng.below(50)}`, `b${10 + rng.below(50)}`]).map((key) => ({ key, change: update(() => mark) }));
+      case 3: {
+        const key = `u${rng.below(12)}`;
+        const insert: Change = (value) => (value === undefined ? { op: 'insert', value: mark } : '23505');
+        const remove: Change = (value) => (value === undefined ? '02000' : { op: 'delete', value: '' });
+        return [{ key: hot('b'), change: undefined }, { key, change: rng.chance(0.6) ? insert : remove }];
+      }
+      default:
+        return [
+          { key: hot('a'), change: undefined },
+          { key: `k${this.#node.id}.${rng.below(20)}`, change: update(() => mark) },
+        ];
+    }
+  }
+}
+
+/** All clients of one node. */
+export class Clients {
+  readonly #node: SimNode;
+  readonly #clients: Client[];
+
+  constructor(node: SimNode) {
+    this.#node = node;
+    this.#clients = Array.from({ length: node.world.settings.clientsPerNode }, (_, i) => new Client(node, i + 1));
+  }
+
+  start(): void {
+    for (const client of this.#clients) client.think();
+  }
+
+  lost(): void {
+    for (const client of this.#clients) client.lost();
+  }
+
+  get busy(): boolean {
+    return this.#clients.some((client) => client.busy);
+  }
+
+  overrule(pid: number): void {
+    this.#clients.find((client) => client.busy && client.pid === pid)?.overrule();
+  }
+
+  answer(gid: Gid, outcome: CoordinatorOutcome): void {
+    const client = this.#clients.find((one) => one.gid === gid);
+    if (client === undefined) this.#node.world.unheard(this.#node, gid, outcome);
+    else client.answer(outcome);
+  }
+
+  /** For the end of a run: one transaction that has to succeed in the end. */
+  probe(): void {
+    const key = `k${this.#node.id}.0`;
+    this.#clients[0]!.begin([{ key, change: update(() => 'probe') }]);
+  }
+
+  /** A client's connection to the server breaks. */
+  killOne(): void {
+    const client = this.#node.world.rng.pick(this.#clients);
+    const backend = client.pid === undefined ? undefined : this.#node.postgres.backend(client.pid);
+    if (client.busy && backend !== undefined) this.#node.postgres.breakConnection(backend);
+  }
+}

@@ -1,0 +1,355 @@
+import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
+import { Locks, type Tx, type Write } from './locks.ts';
+import { Process, type Loop } from './loop.ts';
+import type { Rng } from './rng.ts';
+import { Violation } from './trace.ts';
+
+/** What the history of a server says of one commit: the changes that a donor has to give. */
+export interface HistoryEntry {
+  readonly index: LogIndex;
+  readonly gid: Gid;
+  readonly database: string;
+  readonly writes: readonly Write[];
+}
+
+/** One connection of a proxy's, seen from the server. */
+export interface Backend {
+  readonly pid: number;
+  /** Which run of the proxy opened it, and in which life of the server. */
+  readonly run: number;
+  readonly life: number;
+  tx: Tx | undefined;
+  /** Between a command's arrival and its end. */
+  busy: boolean;
+  /** The proxy is gone: ends when it is idle. */
+  orphaned: boolean;
+  closed: boolean;
+  /** Tells the caller of the command under way that the connection broke. */
+  broken: () => void;
+}
+
+export type Result<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly sqlstate: string };
+export type Reply<T> = (result: Result<T>) => void;
+
+export interface PostgresHooks {
+  trace(what: string): void;
+  /** The commit is durable and visible. */
+  committed(entry: HistoryEntry): void;
+  rolledBack(gid: Gid): void;
+  prepared(tx: Tx): void;
+}
+
+export const DATABASE = 'app';
+
+/** An ordinary server: rows, locks, prepared transactions, and the progress of the committer's origin. */
+export class PostgresModel {
+  readonly process: Process;
+  readonly locks: Locks;
+  readonly #loop: Loop;
+  readonly #rng: Rng;
+  readonly #hooks: PostgresHooks;
+  /** Durable: survives every crash. */
+  readonly rows = new Map<string, { value: string; writer: Gid }>();
+  readonly prepared = new Map<Gid, Tx>();
+  readonly history: HistoryEntry[] = [];
+  progress = 0 as LogIndex;
+  #unfinished = new Set<{ readonly keep: () => void; readonly tx: Tx }>();
+  #finishing = new Set<Gid>();
+  readonly #backends = new Set<Backend>();
+  readonly #calls = new Set<() => void>();
+  #pid = 100;
+  slowness = 1;
+
+  constructor(node: number, loop: Loop, rng: Rng, hooks: PostgresHooks) {
+    this.process = new Process(`pg${node}`);
+    this.locks = new Locks(loop, this.process);
+    this.#loop = loop;
+    this.#rng = rng;
+    this.#hooks = hooks;
+  }
+
+  // ---- connections
+
+  connect(run: number): Backend {
+    const backend = {
+      pid: this.#pid++,
+      run,
+      life: this.process.life,
+      tx: undefined,
+      busy: false,
+      orphaned: false,
+      closed: !this.process.alive,
+      broken: () => undefined,
+    };
+    this.#backends.add(backend);
+    return backend;
+  }
+
+  /** Sends a command. It is carried out even if the caller dies meanwhile; the reply is for the caller's present life. */
+  call<T>(caller: Process, backend: Backend, command: (reply: Reply<T>) => void, reply: Reply<T>): void {
+    let done = false;
+    const answer = (result: Result<T>) => {
+      if (done) return;
+      done = true;
+      this.#calls.delete(broken);
+      this.#loop.in(caller, this.#rng.between(0.05, 0.4), () => reply(result));
+    };
+    const broken = () => answer({ ok: false, sqlstate: '08006' });
+    if (!this.process.alive || backend.closed || backend.life !== this.process.life) return broken();
+    this.#calls.add(broken);
+    backend.broken = broken;
+    this.#loop.in(this.process, this.#rng.between(0.05, 0.4), () => {
+      if (backend.closed) return broken();
+      backend.busy = true;
+      command((result) => {
+        backend.busy = false;
+        if (backend.orphaned) this.close(backend);
+        answer(result);
+      });
+    });
+  }
+
+  close(backend: Backend): void {
+    if (backend.closed) return;
+    backend.closed = true;
+    this.#backends.delete(backend);
+    this.abort(backend);
+  }
+
+  /** The proxy died. Its servers notice when they next read or write. */
+  orphan(run: number): void {
+    for (const backend of this.#backends) {
+      if (backend.run > run || backend.orphaned) continue;
+      backend.orphaned = true;
+      this.#loop.in(this.process, this.#rng.wait(20), () => {
+        if (!backend.busy) this.close(backend);
+      });
+    }
+  }
+
+  /** pg_terminate_backend of what earlier runs left. True when nothing of them is left. */
+  terminateBefore(run: number): boolean {
+    let gone = true;
+    for (const backend of [...this.#backends]) {
+      if (backend.run >= run) continue;
+      backend.orphaned = true;
+      if (backend.tx?.state === 'preparing' || (backend.busy && backend.tx === undefined)) gone = false;
+      else this.close(backend);
+    }
+    return gone;
+  }
+
+  // ---- statements
+
+  begin(backend: Backend, kind: Tx['kind'], gid: Gid | undefined): Tx {
+    if (backend.tx !== undefined) throw new Error('a transaction is already in progress');
+    const tx: Tx = {
+      kind,
+      pid: backend.pid,
+      gid,
+      database: DATABASE,
+      state: 'open',
+      writes: new Map(),
+      locks: new Set(),
+      waiting: undefined,
+    };
+    backend.tx = tx;
+    return tx;
+  }
+
+  /**
+   * Changes one row under its lock. `change` gets the newest committed version (READ COMMITTED looks again after a wait),
+   * or the transaction's own, and says what to write, or the SQLSTATE of an error. An error ends the transaction.
+   */
+  write(backend: Backend, key: string, change: (value: string | undefined) => string | Omit<Write, 'key' | 'base'>, reply: Reply<string>): void {
+    const tx = backend.tx;
+    if (tx?.state !== 'open') return reply({ ok: false, sqlstate: '25P02' });
+    const failed = (sqlstate: string) => {
+      this.abort(backend);
+      reply({ ok: false, sqlstate });
+    };
+    const granted = () => {
+      const own = tx.writes.get(key);
+      const row = this.rows.get(key);
+      const value = own === undefined ? row?.value : own.op === 'delete' ? undefined : own.value;
+      const change_ = change(value);
+      if (typeof change_ === 'string') return failed(change_);
+      const base = own === undefined ? (row?.writer ?? null) : own.base;
+      const op = own === undefined ? change_.op : base === null ? 'insert' : change_.op === 'delete' ? 'delete' : 'update';
+      tx.writes.set(key, { key, op, base, value: change_.value });
+      reply({ ok: true, value: change_.value });
+    };
+    this.locks.acquire(tx, key, granted, failed);
+  }
+
+  /** ROLLBACK, or the end of a failed transaction. */
+  abort(backend: Backend): void {
+    const { tx } = backend;
+    if (tx === undefined) return;
+    if (tx.waiting !== undefined) this.locks.stopWaiting(tx, '57014');
+    this.#rollBack(tx);
+    backend.tx = undefined;
+  }
+
+  /** pg_cancel_backend: too late for what is at PREPARE already. */
+  cancel(backend: Backend): void {
+    if (backend.tx?.state === 'open') this.abort(backend);
+  }
+
+  #rollBack(tx: Tx): void {
+    if (tx.state !== 'open') return;
+    tx.state = 'gone';
+    this.locks.release(tx);
+  }
+
+  /** A peer's transaction, sent in one piece: its rows by key, as they came, then PREPARE. */
+  replay(backend: Backend, gid: Gid, writes: readonly Write[], reply: Reply<Tx>): void {
+    this.begin(backend, 'replay', gid);
+    const next = (position: number): void => {
+      const write = writes[position];
+      if (write === undefined) return this.prepare(backend, gid, reply);
+      const change = (value: string | undefined) => {
+        if ((value === undefined) === (write.op === 'insert')) return { op: write.op, value: write.value };
+        return write.op === 'insert' ? '23505' : '40001';
+      };
+      this.write(backend, write.key, change, (result) => {
+        if (!result.ok) return reply(result);
+        this.#loop.in(this.process, this.#rng.between(0.02, 0.3), () => next(position + 1));
+      });
+    };
+    next(0);
+  }
+
+  // ---- two phases
+
+  prepare(backend: Backend, gid: Gid, reply: Reply<Tx>): void {
+    const { tx } = backend;
+    if (tx?.state !== 'open') return reply({ ok: false, sqlstate: '25P02' });
+    if (this.prepared.has(gid)) throw new Violation('duplicate PREPARE', `${gid} is prepared already on ${this.process.name}`);
+    tx.gid = gid;
+    tx.state = 'preparing';
+    const unfinished = {
+      tx,
+      keep: () => {
+        tx.state = 'prepared';
+        this.prepared.set(gid, tx);
+        this.#hooks.prepared(tx);
+      },
+    };
+    this.#sync(unfinished, () => {
+      backend.tx = undefined;
+      reply({ ok: true, value: tx });
+    });
+  }
+
+  commitPrepared(gid: Gid, index: LogIndex, reply: Reply<null>): void {
+    const tx = this.#take(gid, reply);
+    if (tx === undefined) return;
+    this.#sync({ tx, keep: () => this.#commit(tx, gid, index) }, () => {
+      this.#finishing.delete(gid);
+      reply({ ok: true, value: null });
+    });
+  }
+
+  rollbackPrepared(gid: Gid, reply: Reply<null>): void {
+    const tx = this.#take(gid, reply);
+    if (tx === undefined) return;
+    const keep = () => {
+      this.prepared.delete(gid);
+      this.locks.release(tx);
+      tx.state = 'gone';
+      this.#hooks.rolledBack(gid);
+    };
+    this.#sync({ tx, keep }, () => {
+      this.#finishing.delete(gid);
+      reply({ ok: true, value: null });
+    });
+  }
+
+  #take(gid: Gid, reply: Reply<null>): Tx | undefined {
+    const tx = this.prepared.get(gid);
+    if (tx === undefined) reply({ ok: false, sqlstate: '42704' });
+    else if (this.#finishing.has(gid)) reply({ ok: false, sqlstate: '55000' });
+    else {
+      this.#finishing.add(gid);
+      return tx;
+    }
+    return undefined;
+  }
+
+  #commit(tx: Tx, gid: Gid, index: LogIndex): void {
+    this.prepared.delete(gid);
+    const writes = [...tx.writes.values()];
+    const entry = { index, gid, database: tx.database, writes };
+    this.#hooks.committed(entry);
+    for (const { key, op, value } of writes) {
+      if (op === 'delete') this.rows.delete(key);
+      else this.rows.set(key, { value, writer: gid });
+    }
+    this.progress = index;
+    this.history.push(entry);
+    this.locks.release(tx);
+    tx.state = 'gone';
+  }
+
+  /** The WAL's flush: a crash before its end keeps the record or loses it. */
+  #sync(unfinished: { readonly keep: () => void; readonly tx: Tx }, then: () => void): void {
+    this.#unfinished.add(unfinished);
+    this.#loop.in(this.process, this.slowness * this.#rng.between(0.2, 1.2), () => {
+      if (!this.#unfinished.delete(unfinished)) return;
+      unfinished.keep();
+      then();
+    });
+  }
+
+  // ---- the server's life
+
+  start(): void {
+    this.process.start();
+  }
+
+  crash(): void {
+    if (!this.process.alive) return;
+    this.process.die();
+    const unfinished = this.#unfinished;
+    this.#unfinished = new Set();
+    this.#finishing = new Set();
+    // In WAL order, so a prefix is kept.
+    let lost = this.#rng.chance(0.4);
+    for (const one of unfinished) {
+      lost ||= this.#rng.chance(0.3);
+      if (!lost) one.keep();
+    }
+    for (const backend of this.#backends) {
+      backend.closed = true;
+      if (backend.tx !== undefined && backend.tx.state !== 'prepared') backend.tx.state = 'gone';
+      backend.tx = undefined;
+    }
+    this.#backends.clear();
+    this.locks.reset(this.prepared.values());
+    for (const tx of this.prepared.values()) tx.waiting = undefined;
+    for (const broken of [...this.#calls]) broken();
+  }
+
+  /** The connection's server process dies: a PREPARE that it was at is done, or is not. */
+  breakConnection(backend: Backend): void {
+    for (const one of this.#unfinished) {
+      if (one.tx !== backend.tx) continue;
+      this.#unfinished.delete(one);
+      if (this.#rng.chance(0.5)) {
+        one.keep();
+      } else {
+        one.tx.state = 'gone';
+        this.locks.release(one.tx);
+      }
+      backend.tx = undefined;
+    }
+    this.close(backend);
+    backend.broken();
+  }
+
+  backend(pid: number): Backend | undefined {
+    for (const backend of this.#backends) if (backend.pid === pid) return backend;
+    return undefined;
+  }
+}

@@ -1,0 +1,291 @@
+import type { DecidedCommit } from '../../src/commit/core/commit-queue.ts';
+import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
+import type { SimNode } from './node.ts';
+import type { Backend, HistoryEntry, Reply } from './postgres.ts';
+import { Violation } from './trace.ts';
+
+interface CatchUp {
+  readonly gid: Gid;
+  readonly index: LogIndex;
+  readonly database: string;
+  cancelled: boolean;
+  backend: Backend | undefined;
+}
+
+interface Look {
+  readonly committed: LogIndex;
+  readonly prepared: ReadonlyMap<Gid, string>;
+}
+
+/** What one run of a proxy does in its PostgreSQL on behalf of the core: replays, commits, rollbacks, catch-up. */
+export class Replica {
+  readonly #node: SimNode;
+  readonly #run: number;
+  /** In which life of the server this run is connected. */
+  #life = -1;
+  /** Commands of this run that the server may still be at: a look has to wait for their end. */
+  #inFlight = 0;
+  #wantLook = true;
+  #looking = false;
+  readonly #sources = new Set<Gid>();
+  readonly #replays = new Map<Gid, Backend>();
+  readonly #catchUps = new Map<Gid, CatchUp>();
+  #commits: DecidedCommit[] = [];
+  #committing = false;
+
+  constructor(node: SimNode) {
+    this.#node = node;
+    this.#run = node.run;
+  }
+
+  /** Whether the server has been looked at in its present life and nothing speaks against it. */
+  get isUp(): boolean {
+    return !this.#wantLook && this.#life === this.#node.postgres.process.life;
+  }
+
+  start(): void {
+    this.#poll();
+    this.#watch();
+  }
+
+  /** A command whose end a look waits for. */
+  call<T>(backend: Backend, command: (reply: Reply<T>) => void, reply: Reply<T>): void {
+    this.#inFlight++;
+    this.#node.postgres.call<T>(this.#node.process, backend, command, (result) => {
+      this.#inFlight--;
+      reply(result);
+    });
+  }
+
+  #connect(): Backend {
+    return this.#node.postgres.connect(this.#run);
+  }
+
+  // ---- looking at the server
+
+  /** The connections to the server's former life broke. */
+  onServerGone(life: number): void {
+    if (life !== this.#life) return;
+    this.recover();
+    this.#node.feed({ type: 'postgres-down' });
+  }
+
+  recover(): void {
+    this.#wantLook = true;
+    this.#commits = [];
+  }
+
+  #poll(): void {
+    const { loop, rng } = this.#node.world;
+    loop.in(this.#node.process, rng.between(3, 15), () => {
+      this.#look();
+      this.#poll();
+    });
+  }
+
+  #look(): void {
+    const { postgres, process, world } = this.#node;
+    if (!this.#wantLook || this.#looking || this.#inFlight > 0 || !postgres.process.alive) return;
+    this.#looking = true;
+    const { life } = postgres.process;
+    const backend = this.#connect();
+    const look = (reply: Reply<Look>): void => {
+      if (!postgres.terminateBefore(this.#run)) {
+        world.loop.in(postgres.process, 1, () => look(reply));
+        return;
+      }
+      const prepared = new Map([...postgres.prepared].map(([gid, tx]) => [gid, tx.database]));
+      reply({ ok: true, value: { committed: postgres.progress, prepared } });
+    };
+    postgres.call<Look>(process, backend, look, (result) => {
+      this.#looking = false;
+      if (!result.ok || this.#inFlight > 0 || life !== postgres.process.life) return;
+      this.#wantLook = false;
+      this.#life = life;
+      for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid);
+      this.#node.feed({ type: 'postgres-up', ...result.value });
+    });
+  }
+
+  // ---- replays
+
+  keep(gid: Gid): void {
+    this.#sources.add(gid);
+  }
+
+  release(gid: Gid): void {
+    this.#sources.delete(gid);
+  }
+
+  apply(gid: Gid): void {
+    const { world, postgres } = this.#node;
+    if (!this.#sources.has(gid)) {
+      const error = { sqlstate: 'XX000', message: 'the changes are not here' };
+      return this.#node.feed({ type: 'applied', gid, error });
+    }
+    const backend = this.#connect();
+    this.#replays.set(gid, backend);
+    this.call(backend, (reply) => postgres.replay(backend, gid, world.oracle.payload(gid), reply), (result) => {
+      this.#replays.delete(gid);
+      postgres.close(backend);
+      if (result.ok) return this.#node.feed({ type: 'applied', gid });
+      world.count(`replay ${result.sqlstate}`);
+      const error = { sqlstate: result.sqlstate, message: 'replay failed' };
+      this.#node.feed({ type: 'applied', gid, error });
+    });
+  }
+
+  cancelApply(gid: Gid): void {
+    const catchUp = this.#catchUps.get(gid);
+    if (catchUp !== undefined) {
+      catchUp.cancelled = true;
+      this.#catchUps.delete(gid);
+    }
+    const backend = this.#replays.get(gid) ?? catchUp?.backend;
+    if (backend !== undefined) this.#cancel(backend);
+  }
+
+  /** Repeated until it hits: it may overtake the command. */
+  #cancel(backend: Backend): void {
+    const { world, postgres } = this.#node;
+    world.loop.in(postgres.process, world.rng.between(0.1, 1), () => {
+      if (backend.closed) return;
+      postgres.cancel(backend);
+      this.#cancel(backend);
+    });
+  }
+
+  /** Looks now and then who holds up the replays. */
+  #watch(): void {
+    const { world, postgres, process } = this.#node;
+    world.loop.in(process, world.rng.between(8, 30), () => {
+      const running = new Map([...this.#replays, ...[...this.#catchUps.values()].map(({ gid, backend }) => [gid, backend] as const)]);
+      for (const [gid, backend] of running) {
+        const holder = backend?.tx === undefined ? undefined : postgres.locks.holderBefore(backend.tx);
+        if (holder === undefined) continue;
+        world.count('blocked replays seen');
+        const isNamed = holder.kind === 'replay' || holder.state === 'prepared';
+        const who = isNamed ? ({ type: 'transaction', gid: holder.gid! } as const) : ({ type: 'backend', pid: holder.pid } as const);
+        world.loop.in(process, 0.5, () => {
+          this.#node.feed({ type: 'blocked', gid, holder: who });
+        });
+      }
+      this.#watch();
+    });
+  }
+
+  // ---- commits and rollbacks
+
+  commit(entry: DecidedCommit): void {
+    this.#commits.push(entry);
+    this.#commitNext();
+  }
+
+  /** Several travel at once; the server carries them out one after the other, even if nobody waits any more. */
+  #commitNext(): void {
+    const batch = this.#commits.splice(0, 4);
+    if (this.#committing || batch.length === 0) {
+      this.#commits.unshift(...batch);
+      return;
+    }
+    this.#committing = true;
+    const { postgres, process, world } = this.#node;
+    const backend = this.#connect();
+    const command = (reply: Reply<null>): void => {
+      const next = (position: number): void => {
+        const entry = batch[position];
+        if (entry === undefined) return reply({ ok: true, value: null });
+        postgres.commitPrepared(entry.gid, entry.index, (result) => {
+          if (!result.ok) throw new Violation('I4', `COMMIT PREPARED ${entry.gid} (${entry.index}) on node ${this.#node.id} fails: ${result.sqlstate}`);
+          if (!backend.closed) world.loop.in(process, 0.2, () => this.#node.feed({ type: 'committed', index: entry.index }));
+          next(position + 1);
+        });
+      };
+      next(0);
+    };
+    this.call(backend, command, (result) => {
+      this.#committing = false;
+      postgres.close(backend);
+      if (result.ok) this.#commitNext();
+    });
+  }
+
+  rollbackPrepared(gid: Gid): void {
+    const { postgres, world } = this.#node;
+    const backend = this.#connect();
+    this.call<null>(backend, (reply) => postgres.rollbackPrepared(gid, reply), (result) => {
+      postgres.close(backend);
+      if (!result.ok && result.sqlstate === '08006') return;
+      if (!result.ok && result.sqlstate !== '42704') throw new Violation('rollback', `ROLLBACK PREPARED ${gid} fails: ${result.sqlstate}`);
+      if (world.oracle.commits.has(gid)) throw new Violation('I1', `node ${this.#node.id} rolls back ${gid}, which the log commits`);
+      this.#node.feed({ type: 'rolled-back', gid });
+    });
+  }
+
+  // ---- catch-up
+
+  catchUp(gid: Gid, index: LogIndex, database: string): void {
+    if (this.#catchUps.has(gid)) throw new Violation('catch-up', `${gid} is asked for twice on node ${this.#node.id}`);
+    const one: CatchUp = { gid, index, database, cancelled: false, backend: undefined };
+    this.#catchUps.set(gid, one);
+    this.#fetch(one);
+  }
+
+  #fetch(one: CatchUp): void {
+    const { world, postgres } = this.#node;
+    world.loop.in(this.#node.process, world.rng.wait(6), () => {
+      if (one.cancelled || postgres.process.life !== this.#life) return;
+      const found = this.#fromDonor((history) => history.find(({ index }) => index === one.index));
+      if (found === undefined) return this.#fetch(one);
+      if (found.gid !== one.gid) throw new Violation('one log', `a donor has ${found.gid} at ${one.index}, not ${one.gid}`);
+      this.#replayMissing(one, found);
+    });
+  }
+
+  #replayMissing(one: CatchUp, { writes }: HistoryEntry): void {
+    const { world, postgres } = this.#node;
+    const backend = this.#connect();
+    one.backend = backend;
+    this.call(backend, (reply) => postgres.replay(backend, one.gid, writes, reply), (result) => {
+      postgres.close(backend);
+      one.backend = undefined;
+      if (!result.ok) {
+        world.count(`catch-up ${result.sqlstate}`);
+        if (!one.cancelled) this.#fetch(one);
+        return;
+      }
+      world.count('catch-ups');
+      if (!one.cancelled) this.#catchUps.delete(one.gid);
+      this.#node.feed({ type: 'caught-up', gid: one.gid, index: one.index, database: one.database });
+    });
+  }
+
+  /** Asks one other node, if it can be reached. */
+  #fromDonor<T>(read: (history: readonly HistoryEntry[]) => T | undefined): T | undefined {
+    const { world, id } = this.#node;
+    const donor = world.rng.pick(world.nodes);
+    const isUsable = donor.id !== id && donor.process.alive && !donor.process.stopped && donor.postgres.process.alive;
+    if (!isUsable || !world.network.isReachable(donor.id, id)) return undefined;
+    return read(donor.postgres.history);
+  }
+
+  fillGap(from: LogIndex, to: LogIndex): void {
+    const { world } = this.#node;
+    world.loop.in(this.#node.process, world.rng.wait(10), () => {
+      const entries = this.#fromDonor((history) => {
+        if ((history.at(-1)?.index ?? 0) < to) return undefined;
+        return history.filter(({ index }) => index > from && index <= to);
+      });
+      if (entries === undefined) return this.fillGap(from, to);
+      world.count('gaps filled');
+      let before = from;
+      const decided = entries.map(({ index, gid, database }): DecidedCommit => {
+        const least = world.oracle.dependsOn(gid);
+        const dependsOn = world.rng.chance(0.5) ? least : before;
+        before = index;
+        return { index, gid, database, time: 0, dependsOn, notify: false };
+      });
+      this.#node.feed({ type: 'gap-filled', from, to, entries: decided });
+    });
+  }
+}

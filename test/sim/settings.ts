@@ -1,0 +1,49 @@
+import type { Rng } from './rng.ts';
+
+/** What a seed makes of the cluster: its size, its timeouts, its load. Milliseconds. */
+export interface SimSettings {
+  readonly nodes: number;
+  readonly clientsPerNode: number;
+  readonly thinkTime: number;
+  readonly hotKeys: number;
+  /** Share of transactions that wait for every member (`remote_apply`). */
+  readonly everywhere: number;
+  readonly raftTick: number;
+  readonly beatInterval: number;
+  readonly heartbeatTimeout: number;
+  readonly resendAfter: number;
+  readonly voteTimeout: number;
+  readonly decisionTimeout: number;
+  readonly minimumMembers: number;
+  /** Entries after which a node compacts its log; small ones make snapshots travel. */
+  readonly compactEvery: number;
+  readonly retainEntries: number;
+  readonly maxUncommittedBytes: number;
+  readonly decodeLatency: number;
+  readonly fsync: number;
+}
+
+export function drawSettings(rng: Rng): SimSettings {
+  const nodes = rng.pick([1, 2, 3, 3, 3, 3, 3, 3, 4, 5]);
+  const majority = Math.floor(nodes / 2) + 1;
+  const beatInterval = rng.pick([20, 40, 60]);
+  return {
+    nodes,
+    clientsPerNode: rng.pick([1, 2, 2, 3]),
+    thinkTime: rng.pick([5, 20, 60]),
+    hotKeys: rng.pick([1, 2, 4]),
+    everywhere: rng.pick([0, 0.2, 0.5]),
+    raftTick: rng.pick([15, 25]),
+    beatInterval,
+    heartbeatTimeout: beatInterval * rng.pick([4, 6, 10]),
+    resendAfter: rng.pick([60, 120, 200]),
+    voteTimeout: rng.pick([200, 400, 800]),
+    decisionTimeout: rng.pick([500, 1500]),
+    minimumMembers: rng.chance(0.7) ? 1 : majority,
+    compactEvery: rng.pick([3, 10, 40, 1000]),
+    retainEntries: rng.pick([0, 2, 20]),
+    maxUncommittedBytes: rng.chance(0.2) ? 700 : 1 << 20,
+    decodeLatency: rng.pick([0.5, 3]),
+    fsync: rng.pick([0.3, 2]),
+  };
+}

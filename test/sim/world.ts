@@ -1,0 +1,170 @@
+import type { NodeEffect, NodeEvent } from '../../src/cluster/core/types.ts';
+import type { CoordinatorOutcome } from '../../src/commit/core/coordinator.ts';
+import type { LogCommand } from '../../src/commit/core/types.ts';
+import { nodeId, type Gid, type NodeId } from '../../src/runtime/ids.ts';
+import { describeEffect, describeEvent } from './describe.ts';
+import { Faults } from './faults.ts';
+import { Loop } from './loop.ts';
+import { Network } from './network.ts';
+import { SimNode } from './node.ts';
+import { Oracle } from './oracle.ts';
+import { Rng } from './rng.ts';
+import { drawSettings, type SimSettings } from './settings.ts';
+import { Trace, Violation } from './trace.ts';
+
+/** After the faults have ended, everything must be well within this much virtual time, or this many steps. */
+const PATIENCE = 60_000;
+const MAX_HEALING_STEPS = 400_000;
+
+/** A cluster in a box: everything that happens in it follows from the seed. */
+export class World {
+  readonly seed: number;
+  readonly loop = new Loop();
+  readonly rng: Rng;
+  readonly settings: SimSettings;
+  readonly trace: Trace;
+  readonly oracle: Oracle;
+  readonly network: Network;
+  readonly nodes: readonly SimNode[];
+  readonly nodeIds: readonly NodeId[];
+  readonly counts = new Map<string, number>();
+  readonly #faults: Faults;
+  acceptsWork = true;
+  #partition = 0;
+
+  constructor(seed: number, verbose = false) {
+    this.seed = seed;
+    this.rng = new Rng(seed);
+    this.settings = drawSettings(this.rng);
+    this.trace = new Trace(verbose);
+    this.oracle = new Oracle(() => this.nodes);
+    this.nodeIds = Array.from({ length: this.settings.nodes }, (_, i) => nodeId(i + 1));
+    this.nodes = this.nodeIds.map((id) => new SimNode(this, id));
+    this.network = new Network(this.loop, this.rng, this.nodes);
+    this.#faults = new Faults(this);
+  }
+
+  /** Faults for so many steps, then none until all is well. Throws a Violation. */
+  run(steps: number): void {
+    for (const node of this.nodes) {
+      node.postgres.start();
+      this.startProxy(node);
+    }
+    // Some runs meet their first fault before there is a leader.
+    this.loop.after(this.rng.pick([0, 300, 600]), () => this.#faults.start());
+    while (this.loop.steps < steps) this.#step();
+    this.#heal();
+  }
+
+  #step(): void {
+    if (!this.loop.step()) throw new Violation('liveness', 'nothing is going to happen any more');
+    for (const node of this.nodes) this.oracle.check(node);
+    if (this.loop.steps % 64 === 0) for (const node of this.nodes) this.oracle.checkTables(node, 60);
+  }
+
+  // ---- the end
+
+  #heal(): void {
+    this.#faults.stop();
+    this.note('====', 'the faults end');
+    this.#partition++;
+    this.network.heal();
+    this.network.slowness = 1;
+    for (const node of this.nodes) {
+      node.diskSlowness = node.postgres.slowness = 1;
+      this.loop.resume(node.process);
+      this.loop.resume(node.postgres.process);
+      if (!node.postgres.process.alive) node.postgres.start();
+      this.startProxy(node);
+    }
+    // Load goes on for a while: the nodes have to come back under it.
+    this.#until('all nodes are members', () => this.nodes.every((node) => node.core.state === 'member'));
+    this.acceptsWork = false;
+    this.#until('all clients are answered', () => this.nodes.every((node) => !node.clients.busy));
+    for (const node of this.nodes) this.#probe(node);
+    this.#until('all is settled', () => this.nodes.every((node) => this.#isSettled(node)));
+    this.oracle.checkEnd();
+  }
+
+  #isSettled(node: SimNode): boolean {
+    const { core, postgres, clients } = node;
+    if (clients.busy || core.state !== 'member' || postgres.prepared.size > 0) return false;
+    if (postgres.history.length !== this.oracle.commitCount) return false;
+    return core.coordinator.list().length === 0 && core.participant.list().length === 0;
+  }
+
+  /** New transactions commit on every node. A conflict may make one fail; not for long. */
+  #probe(node: SimNode): void {
+    for (let attempt = 1; attempt <= 20; attempt++) {
+      const before = this.counts.get('committed') ?? 0;
+      node.clients.probe();
+      this.#until(`the last transaction of node ${node.id} is answered`, () => !node.clients.busy);
+      if ((this.counts.get('committed') ?? 0) > before) return;
+    }
+    throw new Violation('liveness', `no new transaction commits on node ${node.id}`);
+  }
+
+  #until(what: string, isSo: () => boolean): void {
+    const deadline = this.loop.now + PATIENCE;
+    const last = this.loop.steps + MAX_HEALING_STEPS;
+    while (!isSo()) {
+      if (this.loop.now > deadline || this.loop.steps > last) {
+        for (const node of this.nodes) this.note(`n${node.id}`, node.describe());
+        throw new Violation('liveness', `not so within ${PATIENCE} ms: ${what}`);
+      }
+      this.#step();
+    }
+  }
+
+  // ---- what faults do
+
+  startProxy(node: SimNode): void {
+    if (!node.process.alive) node.start();
+  }
+
+  crashPostgres(node: SimNode): void {
+    const { life } = node.postgres.process;
+    node.postgres.crash();
+    this.loop.in(node.process, this.rng.wait(15), () => node.replica.onServerGone(life));
+  }
+
+  newPartition(cut: ReadonlySet<number>): number {
+    this.network.partition(cut);
+    return ++this.#partition;
+  }
+
+  healPartition(number: number): void {
+    if (number === this.#partition) this.network.heal();
+  }
+
+  // ---- what is written down
+
+  note(who: string, what: string): void {
+    this.trace.add(this.loop.now, who, what);
+  }
+
+  noteEvent(node: SimNode, event: NodeEvent): void {
+    const text = describeEvent(event);
+    if (text !== undefined) this.note(`n${node.id}`, text);
+  }
+
+  noteEffect(node: SimNode, effect: NodeEffect): void {
+    const text = describeEffect(effect);
+    if (text !== undefined) this.note(`n${node.id}`, text);
+  }
+
+  count(what: string): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
+  }
+
+  logged(index: number, command: LogCommand | undefined): void {
+    this.count(`log: ${command?.type ?? 'no-op'}`);
+    this.note('LOG', `${index} ${command === undefined ? 'no-op' : JSON.stringify(command)}`);
+  }
+
+  /** An answer for a client that has gone. It has to be right all the same. */
+  unheard(node: SimNode, gid: Gid, outcome: CoordinatorOutcome): void {
+    this.count('answers unheard');
+    this.oracle.answered(node, gid, outcome, false);
+  }
+}
