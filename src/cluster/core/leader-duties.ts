@@ -64,8 +64,10 @@ export class LeaderDuties {
   }
 
   /** The command is appended next. Only this leader appends in its term, so the index is known beforehand. */
-  append(command: LogCommand): LogIndex {
+  append(command: LogCommand, now: number): LogIndex {
     const index = (this.#overlay.index + 1) as LogIndex;
+    // Its silence as a member begins now, whatever it was before.
+    if (command.type === 'admit') this.#lastGood.set(command.node, now);
     this.#overlay.apply(index, command);
     return index;
   }

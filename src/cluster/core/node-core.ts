@@ -303,7 +303,7 @@ export class NodeCore {
     // Anything but the leader of that very term says nothing: the sender asks again when it knows better.
     if (duties === undefined || duties.term !== term || duties.isOvertaken(command)) return;
     const reason = duties.check(command, new Map(votes), asOf);
-    if (reason === undefined) this.#effects.push({ type: 'append', term, index: duties.append(command), command });
+    if (reason === undefined) this.#effects.push({ type: 'append', term, index: duties.append(command, this.#now), command });
     else if (reason.type !== 'already-committed') this.#reject(from, term, command, reason);
   }
 
