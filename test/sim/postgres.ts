@@ -88,11 +88,12 @@ export class PostgresModel {
   /** Sends a command. It is carried out even if the caller dies meanwhile; the reply is for the caller's present life. */
   call<T>(caller: Process, backend: Backend, command: (reply: Reply<T>) => void, reply: Reply<T>): void {
     let done = false;
+    const callerLife = caller.life;
     const answer = (result: Result<T>) => {
       if (done) return;
       done = true;
       this.#calls.delete(broken);
-      this.#loop.in(caller, this.#rng.between(0.05, 0.4), () => reply(result));
+      if (caller.life === callerLife) this.#loop.in(caller, this.#rng.between(0.05, 0.4), () => reply(result));
     };
     const broken = () => answer({ ok: false, sqlstate: '08006' });
     if (!this.process.alive || backend.closed || backend.life !== this.process.life) return broken();

@@ -197,7 +197,9 @@ export class Replica {
         if (entry === undefined) return reply({ ok: true, value: null });
         postgres.commitPrepared(entry.gid, entry.index, (result) => {
           if (!result.ok) throw new Violation('I4', `COMMIT PREPARED ${entry.gid} (${entry.index}) on node ${this.#node.id} fails: ${result.sqlstate}`);
-          if (!backend.closed) world.loop.in(process, 0.2, () => this.#node.feed({ type: 'committed', index: entry.index }));
+          if (this.#node.run === this.#run) {
+            world.loop.in(process, 0.2, () => this.#node.feed({ type: 'committed', index: entry.index }));
+          }
           next(position + 1);
         });
       };

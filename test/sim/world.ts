@@ -97,6 +97,8 @@ export class World {
   #probe(node: SimNode): void {
     for (let attempt = 1; attempt <= 20; attempt++) {
       const before = this.counts.get('committed') ?? 0;
+      const start = this.loop.now + (attempt - 1) * 50;
+      this.#until('time passes', () => this.loop.now >= start);
       node.clients.probe();
       this.#until(`the last transaction of node ${node.id} is answered`, () => !node.clients.busy);
       if ((this.counts.get('committed') ?? 0) > before) return;
