@@ -44,3 +44,5 @@ export const LOCAL: StatementKind = { type: 'local', forgets: { what: 'nothing' 
 export function unsupported(reason: string, hint: string): StatementKind {
   return { type: 'unsupported', reason, hint };
 }
+/** SET: undone when the transaction it stands in is rolled back, so it must stand in the right one. */
+export const SETTING: StatementKind = { type: 'local', forgets: { what: 'nothing' } };

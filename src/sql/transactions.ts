@@ -1,5 +1,5 @@
 import type { StatementKind } from './kinds.ts';
-import { LOCAL, MAYBE, unsupported } from './kinds.ts';
+import { MAYBE, SETTING, unsupported } from './kinds.ts';
 import { child, flag, list, text } from './parser.ts';
 import type { Node } from './parser.ts';
 
@@ -83,19 +83,19 @@ export function classifySet(node: Node): StatementKind {
   if (kind === 'VAR_RESET_ALL') return { type: 'set-read-only', value: 'reset', tag: 'RESET', sql: 'RESET ALL' };
   if (kind === 'VAR_SET_MULTI') return classifyModes(name, list(node, 'args'));
   if (name === 'transaction_read_only') return MAYBE;
-  if (name !== 'default_transaction_read_only' || flag(node, 'is_local')) return LOCAL;
+  if (name !== 'default_transaction_read_only' || flag(node, 'is_local')) return SETTING;
   if (kind === 'VAR_RESET') return { type: 'set-read-only', value: 'reset', tag: 'RESET', sql: undefined };
   if (kind === 'VAR_SET_DEFAULT') return { type: 'set-read-only', value: 'reset', tag: 'SET', sql: undefined };
   const value = readBoolean(list(node, 'args').map(constant).join());
   // What is no boolean gets PostgreSQL's own error.
-  return value === undefined ? LOCAL : { type: 'set-read-only', value, tag: 'SET', sql: undefined };
+  return value === undefined ? SETTING : { type: 'set-read-only', value, tag: 'SET', sql: undefined };
 }
 
 function classifyModes(name: string, modes: readonly Node[]): StatementKind {
   const access = modes.filter((mode) => modeName(mode) === 'transaction_read_only');
-  if (access.length === 0) return LOCAL;
+  if (access.length === 0) return SETTING;
   const readOnly = transactionModes(access).at(-1) === 'READ ONLY';
-  if (name !== 'session characteristics') return readOnly ? LOCAL : MAYBE;
+  if (name !== 'session characteristics') return readOnly ? SETTING : MAYBE;
   const others = transactionModes(modes.filter((mode) => !access.includes(mode)));
   const sql = others.length === 0 ? undefined : `SET SESSION CHARACTERISTICS AS TRANSACTION ${others.join(', ')}`;
   return { type: 'set-read-only', value: readOnly, tag: 'SET', sql };

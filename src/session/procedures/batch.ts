@@ -1,4 +1,5 @@
 import type { PgError } from '../../runtime/errors.ts';
+import { SETTING } from '../../sql/kinds.ts';
 import type { StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse } from '../../wire/backend-messages.ts';
 import { Frontend } from '../../wire/codes.ts';
@@ -124,7 +125,7 @@ export class Batch {
     }
     const { prepared, replacement } = announceParse(this.#context, bytes, start, end);
     yield* this.#ensureBlock(prepared.kind);
-    if (this.#failed) return;
+    if (this.#failed) return this.#context.statements.withdraw(prepared);
     this.#open().parses.push(prepared);
     if (replacement === undefined) this.#forward(bytes, start, end);
     else this.#context.link.toServer.push(replacement);
@@ -295,7 +296,12 @@ export class Batch {
   }
 
   *#rollback(chain: boolean, bytes: Buffer, start: number, end: number): Procedure {
-    if (this.#block !== 'implicit') return yield* this.#natural(bytes, start, end);
+    if (this.#block !== 'implicit') {
+      // What AND CHAIN begins depends on the status, which must be known.
+      if (chain && this.#block === 'explicit') yield* this.#cut();
+      if (!this.#failed) yield* this.#natural(bytes, start, end);
+      return;
+    }
     if (chain) return yield* this.#refuse(onlyInBlock('ROLLBACK AND CHAIN'));
     yield* this.#cut();
     if (this.#failed) return;
@@ -445,5 +451,5 @@ export class Batch {
 }
 
 function needsTransaction(kind: StatementKind): boolean {
-  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl';
+  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING;
 }
