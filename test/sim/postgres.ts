@@ -306,7 +306,7 @@ export class PostgresModel {
   // ---- the server's life
 
   start(): void {
-    this.process.start();
+    if (!this.process.alive) this.process.start();
   }
 
   crash(): void {

@@ -32,6 +32,8 @@ export class Replica {
   readonly #catchUps = new Map<Gid, CatchUp>();
   #commits: DecidedCommit[] = [];
   #committing = false;
+  /** A commit failed: nothing after it may be tried before the server was looked at. */
+  #stopped = false;
 
   constructor(node: SimNode) {
     this.#node = node;
@@ -71,7 +73,7 @@ export class Replica {
   }
 
   recover(): void {
-    this.#wantLook = true;
+    this.#wantLook = this.#stopped = true;
     this.#commits = [];
   }
 
@@ -100,7 +102,7 @@ export class Replica {
     postgres.call<Look>(process, backend, look, (result) => {
       this.#looking = false;
       if (!result.ok || this.#inFlight > 0 || life !== postgres.process.life) return;
-      this.#wantLook = false;
+      this.#wantLook = this.#stopped = false;
       this.#life = life;
       for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid);
       this.#node.feed({ type: 'postgres-up', ...result.value });
@@ -184,7 +186,7 @@ export class Replica {
   /** Several travel at once; the server carries them out one after the other, even if nobody waits any more. */
   #commitNext(): void {
     const batch = this.#commits.splice(0, 4);
-    if (this.#committing || batch.length === 0) {
+    if (this.#committing || this.#stopped || batch.length === 0) {
       this.#commits.unshift(...batch);
       return;
     }
@@ -208,7 +210,8 @@ export class Replica {
     this.call(backend, command, (result) => {
       this.#committing = false;
       postgres.close(backend);
-      if (result.ok) this.#commitNext();
+      this.#stopped ||= !result.ok;
+      this.#commitNext();
     });
   }
 
@@ -219,7 +222,7 @@ export class Replica {
       postgres.close(backend);
       if (!result.ok && result.sqlstate === '08006') return;
       if (!result.ok && result.sqlstate !== '42704') throw new Violation('rollback', `ROLLBACK PREPARED ${gid} fails: ${result.sqlstate}`);
-      if (world.oracle.commits.has(gid)) throw new Violation('I1', `node ${this.#node.id} rolls back ${gid}, which the log commits`);
+      if (!result.ok) world.oracle.rolledBack(this.#node.id, gid);
       this.#node.feed({ type: 'rolled-back', gid });
     });
   }
