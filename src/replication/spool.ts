@@ -42,7 +42,6 @@ export class TransactionSpool {
   readonly #options: SpoolOptions;
   readonly #transactions = new Map<Gid, Spooled>();
   #inMemory = 0;
-  #files = 0;
 
   private constructor(options: SpoolOptions) {
     this.#options = options;
@@ -55,9 +54,11 @@ export class TransactionSpool {
     return new TransactionSpool(options);
   }
 
-  /** Bytes in memory and the number of files, for metrics. */
-  get usage(): { memory: number; files: number; transactions: number } {
-    return { memory: this.#inMemory, files: this.#files, transactions: this.#transactions.size };
+  /** Bytes in memory and in files, for metrics. */
+  get usage(): { memory: number; disk: number } {
+    let disk = 0;
+    for (const { written } of this.#transactions.values()) disk += written;
+    return { memory: this.#inMemory, disk };
   }
 
   /** Begins a transaction anew: what an interrupted decoding left of it is dropped. */
@@ -141,7 +142,6 @@ export class TransactionSpool {
 
   async #drop(gid: Gid, t: Spooled): Promise<void> {
     if (t.file === undefined) return;
-    this.#files -= 1;
     await t.file.close();
     if (!this.#transactions.has(gid)) await rm(this.#path(gid), { force: true });
   }
@@ -159,7 +159,6 @@ export class TransactionSpool {
         if (t.failure !== undefined) return;
         if (t.file === undefined) {
           t.file = await open(this.#path(gid), 'w+', 0o600);
-          this.#files += 1;
         }
         let done = 0;
         while (done < bytes.length) done += (await t.file.write(bytes, done, bytes.length - done, t.written + done)).bytesWritten;

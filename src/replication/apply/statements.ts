@@ -1,13 +1,13 @@
 import type { Relation } from '../pgoutput/messages.ts';
 import type { RowChange, Tuple, Value } from '../pgoutput/tuples.ts';
-import type { TableInfo } from './table-info.ts';
+import type { ColumnInfo, ForeignKey, TableInfo } from './table-info.ts';
 
 /** A statement and its parameters in text format. */
 export interface Statement {
-  /** Tells it from every other statement of the same table. */
+  /** Tells it from every other statement of the same session. */
   readonly key: string;
   readonly sql: string;
-  readonly parameters: Buffer[] | (Buffer | null)[];
+  readonly parameters: readonly (Buffer | null)[];
 }
 
 export const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`;
@@ -25,6 +25,13 @@ class Parameters {
   }
 }
 
+/** A foreign key with the places of its columns in the rows that arrive. */
+export interface PlacedForeignKey {
+  readonly foreignKey: ForeignKey;
+  readonly positions: readonly number[];
+  readonly types: readonly string[];
+}
+
 /**
  * Writes row changes as statements on the local table: found by name, as ids differ from node to node. Every value comes
  * as text and takes the column's type, so only the same columns have to exist on both sides.
@@ -32,98 +39,163 @@ class Parameters {
 export class TableStatements {
   readonly relation: Relation;
   readonly info: TableInfo;
-  readonly #table: string;
-  readonly #sql = new Map<string, string>();
-  /** GENERATED ALWAYS AS IDENTITY outside the key: whether an UPDATE changed it isn't said. */
-  readonly #hiddenIdentity: boolean;
+  readonly name: string;
+  readonly foreignKeys: readonly PlacedForeignKey[];
   /** Positions of the columns that replay writes: what the server generates, it generates here too. */
-  readonly writtenColumns: number[];
+  readonly writtenColumns: readonly number[];
+  readonly #keyColumns: readonly number[];
+  readonly #sql = new Map<string, string>();
+  readonly #prefix: string;
+  /** GENERATED ALWAYS AS IDENTITY outside the key: whether an UPDATE changed it isn't said. */
+  readonly #hiddenIdentity: readonly number[];
+  readonly #identityKey: readonly number[];
 
-  constructor(relation: Relation, info: TableInfo) {
+  /** `id` tells it from other tables, and from other definitions of the same one. */
+  constructor(relation: Relation, info: TableInfo, id: string) {
     this.relation = relation;
     this.info = info;
-    this.#table = tableName(relation);
-    this.writtenColumns = relation.columns.flatMap(({ name }, i) => (info.columns.get(name)?.generated === true ? [] : [i]));
-    this.#hiddenIdentity = relation.columns.some((column) => !column.key && this.#always(column.name));
+    this.name = tableName(relation);
+    this.#prefix = `${id} `;
+    const places = relation.columns.map((_, i) => i);
+    this.writtenColumns = places.filter((i) => this.#column(i)?.generated !== true);
+    this.#keyColumns = places.filter((i) => relation.columns[i]!.key);
+    const always = places.filter((i) => this.#column(i)?.identityAlways === true);
+    this.#hiddenIdentity = always.filter((i) => !relation.columns[i]!.key);
+    this.#identityKey = always.filter((i) => relation.columns[i]!.key);
+    this.foreignKeys = info.foreignKeys.map((foreignKey) => {
+      const positions = foreignKey.columns.map((name) => relation.columns.findIndex((column) => column.name === name));
+      return { foreignKey, positions, types: positions.map((i) => this.#column(i)?.type ?? 'pg_catalog.text') };
+    });
   }
 
-  #always(column: string): boolean {
-    return this.info.columns.get(column)?.identityAlways ?? false;
+  #column(i: number): ColumnInfo | undefined {
+    const column = this.relation.columns[i];
+    return column === undefined ? undefined : this.info.columns.get(column.name);
   }
 
-  /** The statements that carry out a change; two for an update that only a delete and an insert can do. */
-  build(change: RowChange, replaceRows: boolean): Statement[] {
+  #quoted(i: number): string {
+    return quote(this.relation.columns[i]!.name);
+  }
+
+  /**
+   * The statement that carries out a change. `replaceRows` makes an UPDATE of a table with an identity column outside its
+   * key a DELETE and INSERT, which is the only way to set one.
+   */
+  build(change: RowChange, replaceRows: boolean): Statement {
     const { old, row } = change;
-    if (change.type === 'insert' && row !== undefined) return [this.#insert(row)];
-    if (change.type === 'delete' && old !== undefined) return [this.#delete(old, change.oldIsKey)];
-    if (row === undefined) throw new Error(`${change.type} without a row on ${this.#table}`);
-    const before = old ?? row;
-    const identityChanged = this.relation.columns.some(
-      ({ name, key }, i) => key && old !== undefined && this.#always(name) && !sameValue(old[i], row[i]),
-    );
-    if (identityChanged || (replaceRows && this.#hiddenIdentity)) {
-      // UPDATE may not set such a column. Nothing is TOASTed out of reach here only if the whole row was sent.
-      if (row.includes(undefined)) throw new Error(`cannot replay an identity change on ${this.#table}: a value was not sent`);
-      return [this.#delete(before, old === undefined || change.oldIsKey), this.#insert(row)];
+    if (change.type === 'delete') {
+      if (old === undefined) throw new Error(`delete without the old row on ${this.name}`);
+      return this.#delete(old, change.oldIsKey);
     }
-    return [this.#update(before, row, old === undefined || change.oldIsKey)];
+    if (row === undefined) throw new Error(`${change.type} without a row on ${this.name}`);
+    if (change.type === 'insert') return this.#insert(row);
+    const byKey = old === undefined || change.oldIsKey;
+    const identityChanged = old !== undefined && this.#identityKey.some((i) => !sameValue(old[i], row[i]));
+    if (identityChanged || (replaceRows && this.#hiddenIdentity.length > 0)) return this.#replace(old ?? row, row, byKey);
+    return this.#update(old ?? row, row, byKey);
   }
 
   #insert(row: Tuple): Statement {
     const columns = this.writtenColumns;
     const parameters = columns.map((i) => row[i] ?? null);
-    return { key: 'i', sql: this.#once('i', () => this.#insertSql(columns)), parameters };
+    return this.#statement('i', parameters, () => this.#insertSql());
   }
 
-  #insertSql(columns: readonly number[]): string {
-    if (columns.length === 0) return `INSERT INTO ${this.#table} DEFAULT VALUES`;
-    const names = columns.map((i) => quote(this.relation.columns[i].name)).join(', ');
+  #insertSql(): string {
+    const columns = this.writtenColumns;
+    if (columns.length === 0) return `INSERT INTO ${this.name} DEFAULT VALUES`;
+    const names = columns.map((i) => this.#quoted(i)).join(', ');
     const values = columns.map((_, at) => `$${at + 1}`).join(', ');
-    return `INSERT INTO ${this.#table} (${names}) OVERRIDING SYSTEM VALUE VALUES (${values})`;
+    return `INSERT INTO ${this.name} (${names}) OVERRIDING SYSTEM VALUE VALUES (${values})`;
   }
 
   #update(before: Tuple, row: Tuple, byKey: boolean): Statement {
     const parameters = new Parameters();
-    const written = this.writtenColumns.filter((i) => row[i] !== undefined && !this.#always(this.relation.columns[i].name));
+    const written = this.writtenColumns.filter((i) => row[i] !== undefined && !this.#always(i));
     const sent = written.map((i) => parameters.add(row[i]));
-    const { condition, shape } = this.#match(before, byKey, parameters, byKey ? row : undefined);
-    const key = `u${byKey ? 'k' : 'f'}${written.join(',')};${shape}`;
-    return {
-      key,
-      sql: this.#once(key, () => {
-        const set = written.map((i, at) => `${quote(this.relation.columns[i].name)} = ${sent[at]}`);
-        // Only an identity column is left: the row itself stays as it is, but it has to be there.
-        if (set.length === 0) return `SELECT FROM ${this.#table} WHERE ${condition} FOR UPDATE`;
-        return `UPDATE ${this.#table} SET ${set.join(', ')} WHERE ${condition}`;
-      }),
-      parameters: parameters.values,
-    };
+    const { condition, shape } = this.match(before, byKey, parameters);
+    // A changed identity shows as a missing row; the caller then replaces rows instead.
+    const unchanged = this.#hiddenIdentity.map((i) => `${this.#quoted(i)} = ${parameters.add(row[i])}`);
+    const complete = written.length === this.writtenColumns.length;
+    return this.#statement(`u${complete ? '' : written.join(',')};${shape}`, parameters.values, () => {
+      const where = [condition, ...unchanged].join(' AND ');
+      const set = written.map((i, at) => `${this.#quoted(i)} = ${sent[at]!}`);
+      // Only an identity column is left: the row itself stays as it is, but it has to be there.
+      if (set.length === 0) return `SELECT FROM ${this.name} WHERE ${where} FOR UPDATE`;
+      return `UPDATE ${this.name} SET ${set.join(', ')} WHERE ${where}`;
+    });
+  }
+
+  #always(i: number): boolean {
+    return this.#hiddenIdentity.includes(i) || this.#identityKey.includes(i);
+  }
+
+  /** The same row anew; a value that was not sent is taken from the deleted one. */
+  #replace(before: Tuple, row: Tuple, byKey: boolean): Statement {
+    const parameters = new Parameters();
+    const { condition, shape } = this.match(before, byKey, parameters);
+    const columns = this.writtenColumns;
+    const values = columns.map((i) => {
+      if (row[i] === undefined) return `d.${this.#quoted(i)}`;
+      return `${parameters.add(row[i])}::${this.#column(i)?.type ?? 'pg_catalog.text'}`;
+    });
+    const unsent = columns.filter((i) => row[i] === undefined);
+    return this.#statement(`r${unsent.join(',')};${shape}`, parameters.values, () => {
+      const names = columns.map((i) => this.#quoted(i)).join(', ');
+      return `WITH d AS (DELETE FROM ${this.name} WHERE ${condition} RETURNING *)
+        INSERT INTO ${this.name} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values.join(', ')} FROM d`;
+    });
   }
 
   #delete(before: Tuple, byKey: boolean): Statement {
     const parameters = new Parameters();
-    const { condition, shape } = this.#match(before, byKey, parameters, undefined);
-    const key = `d${byKey ? 'k' : 'f'}${shape}`;
-    return {
-      key,
-      sql: this.#once(key, () => `DELETE FROM ${this.#table} WHERE ${condition}`),
-      parameters: parameters.values,
-    };
+    const { condition, shape } = this.match(before, byKey, parameters);
+    return this.#statement(`d${shape}`, parameters.values, () => `DELETE FROM ${this.name} WHERE ${condition}`);
+  }
+
+  /**
+   * Finds the row, without a key, that an update will change, if its foreign key is still the new one; else its parent. Says
+   * found for both, so that a parent is locked only when PostgreSQL's own trigger would have locked it.
+   */
+  keyOrParent(placed: PlacedForeignKey, change: RowChange, values: readonly Buffer[]): Statement {
+    const parameters = new Parameters();
+    const { condition, shape } = this.match(change.old ?? change.row ?? [], change.old === undefined || change.oldIsKey, parameters);
+    const sent = values.map((value) => parameters.add(value));
+    return this.#statement(`k${placed.foreignKey.name};${shape}`, parameters.values, () => {
+      const columns = placed.positions.map((i) => this.#quoted(i)).join(', ');
+      const image = sent.map((value, at) => `${value}::${placed.types[at]!}`).join(', ');
+      return `SELECT WHERE CASE WHEN EXISTS (SELECT FROM ${this.name} WHERE ${condition}
+          AND ROW(${columns})::record OPERATOR(pg_catalog.*=) ROW(${image})::record) THEN true
+        ELSE EXISTS (${parentSql(placed, sent)}) END`;
+    });
+  }
+
+  /** Finds the parent and takes FOR KEY SHARE on it, as PostgreSQL's own trigger does. */
+  parent(placed: PlacedForeignKey, values: readonly Buffer[]): Statement {
+    return this.#statement(`p${placed.foreignKey.name}`, values, () => parentSql(placed, values.map((_, at) => `$${at + 1}`)));
+  }
+
+  /** Finds a child row with this key. */
+  child(placed: PlacedForeignKey, values: readonly Buffer[]): Statement {
+    const { childOperators } = placed.foreignKey;
+    return this.#statement(`c${placed.foreignKey.name}`, values, () => {
+      const conditions = placed.positions.map(
+        (i, at) => `${this.#quoted(i)} ${childOperators[at]!} $${at + 1}::${placed.types[at]!}`,
+      );
+      return `SELECT FROM ONLY ${this.name} WHERE ${conditions.join(' AND ')} LIMIT 1`;
+    });
   }
 
   /** Finds exactly one row: by the key, or, under identity FULL, one of those whose image is the same. */
-  #match(before: Tuple, byKey: boolean, parameters: Parameters, updated: Tuple | undefined): { condition: string; shape: string } {
-    return byKey ? this.#matchKey(before, parameters, updated) : this.#matchImage(before, parameters);
+  match(before: Tuple, byKey: boolean, parameters: Parameters): { condition: string; shape: string } {
+    return byKey ? this.#matchKey(before, parameters) : this.#matchImage(before, parameters);
   }
 
-  #matchKey(before: Tuple, parameters: Parameters, updated: Tuple | undefined): { condition: string; shape: string } {
-    const conditions: string[] = [];
-    this.relation.columns.forEach(({ name, key }, i) => {
-      if (key) conditions.push(`${quote(name)} = ${parameters.add(before[i])}`);
-      // A changed identity shows as a missing row; the caller then replaces rows instead.
-      else if (updated?.[i] && this.#always(name)) conditions.push(`${quote(name)} = ${parameters.add(updated[i])}`);
-    });
-    if (conditions.length === 0) throw new Error(`${this.#table} has no replica identity`);
+  #matchKey(before: Tuple, parameters: Parameters): { condition: string; shape: string } {
+    if (this.#keyColumns.length === 0) throw new Error(`${this.name} has no replica identity`);
+    const conditions = this.#keyColumns.map(
+      (i) => `${this.#quoted(i)} ${this.#column(i)?.equals ?? '='} ${parameters.add(before[i])}`,
+    );
     return { condition: conditions.join(' AND '), shape: '' };
   }
 
@@ -131,30 +203,45 @@ export class TableStatements {
     const names: string[] = [];
     const values: string[] = [];
     const lookups: string[] = [];
-    let shape = '';
+    let shape = 'f';
     for (const i of this.writtenColumns) {
-      const { name } = this.relation.columns[i];
-      const column = this.info.columns.get(name);
-      if (column === undefined) throw new Error(`column "${name}" of ${this.#table} does not exist on this node`);
+      const column = this.#column(i);
+      if (column === undefined) throw new Error(`column ${this.#quoted(i)} of ${this.name} does not exist on this node`);
       const placeholder = `${parameters.add(before[i])}::${column.type}`;
-      names.push(`t.${quote(name)}`);
+      names.push(`t.${this.#quoted(i)}`);
       values.push(placeholder);
       if (!column.indexed) continue;
-      lookups.push(before[i] === null ? `t.${quote(name)} IS NULL` : `t.${quote(name)} = ${placeholder}`);
-      shape += before[i] === null ? 'n' : 'v';
+      const isNull = before[i] === null;
+      lookups.push(`t.${this.#quoted(i)} ${isNull ? 'IS NULL' : `${column.equals ?? '='} ${placeholder}`}`);
+      shape += isNull ? 'n' : 'v';
     }
-    const image = `ROW(${names.join(', ')}) OPERATOR(pg_catalog.*=) ROW(${values.join(', ')})`;
+    // Two bare row constructors would be compared column by column, with each type's own `*=`.
+    const image = `ROW(${names.join(', ')})::record OPERATOR(pg_catalog.*=) ROW(${values.join(', ')})::record`;
     const where = [...lookups, image].join(' AND ');
-    return { condition: `ctid = (SELECT t.ctid FROM ${this.#table} t WHERE ${where} LIMIT 1)`, shape };
+    return { condition: `ctid = (SELECT t.ctid FROM ONLY ${this.name} t WHERE ${where} LIMIT 1)`, shape };
   }
 
-  #once(key: string, write: () => string): string {
-    let sql = this.#sql.get(key);
-    if (sql === undefined) this.#sql.set(key, (sql = write()));
-    return sql;
+  #statement(kind: string, parameters: readonly (Buffer | null)[], write: () => string): Statement {
+    let sql = this.#sql.get(kind);
+    if (sql === undefined) this.#sql.set(kind, (sql = write()));
+    return { key: this.#prefix + kind, sql, parameters };
   }
 }
 
-function sameValue(a: Value, b: Value): boolean {
+/** As ri_triggers.c asks; `values` are the placeholders of the child's columns. */
+function parentSql({ foreignKey, types }: PlacedForeignKey, values: readonly string[]): string {
+  const { parentSchema: schema, parent: name, parentPartitioned, parentColumns, parentOperators, period } = foreignKey;
+  const table = `${parentPartitioned ? '' : 'ONLY '}${tableName({ schema, name })}`;
+  const value = (at: number) => `${values[at]!}::${types[at]!}`;
+  const last = parentColumns.length - 1;
+  const equal = parentColumns.map((column, at) => `p.${quote(column)} ${parentOperators[at]!} ${value(at)}`);
+  if (!period) return `SELECT FROM ${table} p WHERE ${equal.join(' AND ')} FOR KEY SHARE OF p`;
+  const span = `p.${quote(parentColumns[last]!)}`;
+  const conditions = [...equal.slice(0, last), `${span} OPERATOR(pg_catalog.&&) ${value(last)}`].join(' AND ');
+  return `SELECT FROM (SELECT ${span} AS span FROM ${table} p WHERE ${conditions} FOR KEY SHARE OF p) x
+    HAVING ${value(last)} OPERATOR(pg_catalog.<@) pg_catalog.range_agg(x.span)`;
+}
+
+export function sameValue(a: Value, b: Value): boolean {
   return a === b || (Buffer.isBuffer(a) && Buffer.isBuffer(b) && a.equals(b));
 }
