@@ -90,8 +90,8 @@ export class RawClient {
     const packet = Buffer.concat([int32(0), int32(version), Buffer.from(`${body.join('')}\0`)]);
     packet.writeInt32BE(packet.length, 0);
     socket.write(packet);
-    await client.ready();
-    const key = client.received.find(({ type }) => type === 'K');
+    const greeting = await client.ready();
+    const key = greeting.find(({ type }) => type === 'K');
     client.backendPid = key?.body.readInt32BE(0) ?? 0;
     client.backendKey = key?.body.subarray(4) ?? Buffer.alloc(0);
     return client;
