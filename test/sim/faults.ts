@@ -109,7 +109,7 @@ export class Faults {
   readonly #world: World;
   readonly #kinds: string[];
   readonly #every: number;
-  #active = false;
+  #active = true;
 
   constructor(world: World) {
     this.#world = world;
@@ -124,7 +124,6 @@ export class Faults {
   }
 
   start(): void {
-    this.#active = true;
     this.#next();
   }
 

@@ -12,6 +12,8 @@ import { Rng } from './rng.ts';
 import { drawSettings, type SimSettings } from './settings.ts';
 import { Trace, Violation } from './trace.ts';
 
+/** Faults go on for at least this much virtual time: several times every timeout. */
+const CHAOS = 3000;
 /** After the faults have ended, everything must be well within this much virtual time, or this many steps. */
 const PATIENCE = 60_000;
 const MAX_HEALING_STEPS = 400_000;
@@ -52,7 +54,7 @@ export class World {
     }
     // Some runs meet their first fault before there is a leader.
     this.loop.after(this.rng.pick([0, 300, 600]), () => this.#faults.start());
-    while (this.loop.steps < steps) this.#step();
+    while (this.loop.steps < steps || this.loop.now < CHAOS) this.#step();
     this.#heal();
   }
 
