@@ -90,6 +90,7 @@ export class Locks {
       next.tx.waiting = undefined;
       this.#loop.in(this.#process, 0.05, () => {
         if (next.tx.state === 'open') next.granted();
+        else next.failed('57014');
       });
     }
     tx.locks.clear();
