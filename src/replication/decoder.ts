@@ -4,6 +4,7 @@ import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts'
 import { DDL_PREFIX } from './apply/transaction-replay.ts';
 import { Message, readBeginPrepare, readBeginXid, readLsn } from './pgoutput/messages.ts';
 import { ReplicationStream } from './replication-stream.ts';
+import { TEXT_SETTINGS } from './text-settings.ts';
 import { TransactionRecords } from './transaction-records.ts';
 
 export interface DecoderHandlers {
@@ -62,7 +63,7 @@ export class Decoder {
   /** Connects and starts streaming. Rejects with the server's error, 55006 when another reader has the slot. */
   async start(): Promise<void> {
     const { connection, slot, publication, statusInterval, handlers } = this.#options;
-    const server = await ServerConnection.connect({ ...connection, replication: true });
+    const server = await ServerConnection.connect({ ...connection, replication: true, settings: TEXT_SETTINGS });
     const stream = new ReplicationStream(server, {
       message: (bytes, at, end) => this.#onMessage(bytes, at, end),
       keepalive: (position) => {

@@ -1,9 +1,10 @@
 import { PgError } from '../../runtime/errors.ts';
 import type { Gid } from '../../runtime/ids.ts';
 import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
+import { TEXT_SETTINGS } from '../text-settings.ts';
 import { StatementPipeline } from './pipeline.ts';
 import { RecordReader } from './record-reader.ts';
-import { TransactionReplay, type TableCache } from './transaction-replay.ts';
+import { divergence, TransactionReplay, type TableCache } from './transaction-replay.ts';
 
 /** Where a transaction's records come from; `read` may be called again from the start. */
 export type RecordSource =
@@ -16,6 +17,12 @@ export type ApplyResult =
   | { readonly type: 'failed'; readonly error: PgError }
   /** The connection is gone: whether the transaction is prepared has to be looked up. */
   | { readonly type: 'lost'; readonly error: PgError };
+
+/** Everything is rolled back, and worth another try; `error` if that was the last. */
+interface Again {
+  readonly type: 'again';
+  readonly error: PgError;
+}
 
 export interface ApplySessionOptions {
   readonly connection: ConnectionOptions;
@@ -31,27 +38,34 @@ export interface ApplySessionOptions {
   readonly onProgress: (gid: Gid) => void;
 }
 
-/** As a subscription's apply worker sets them, and without any timeout: waiting is looked at from outside. */
+/** Without any timeout: waiting is looked at from outside. Nothing that a database or a role sets may change what is written. */
 const SETTINGS = {
+  ...TEXT_SETTINGS,
   session_replication_role: 'replica',
   deadlock_timeout: '50ms',
   synchronous_commit: 'on',
   lock_timeout: '0',
   statement_timeout: '0',
   idle_in_transaction_session_timeout: '0',
+  idle_session_timeout: '0',
   default_transaction_read_only: 'off',
   default_transaction_isolation: 'read committed',
+  default_transaction_deferrable: 'off',
   row_security: 'off',
-  search_path: '',
-  DateStyle: 'ISO',
-  IntervalStyle: 'postgres',
-  extra_float_digits: '3',
-  bytea_output: 'hex',
+  xmloption: 'content',
+  client_min_messages: 'error',
   check_function_bodies: 'off',
+  jit: 'off',
+  // Plans outlive the few rows of a table that has just been made: rows are found by their key whenever there is one.
+  plan_cache_mode: 'force_generic_plan',
+  enable_seqscan: 'off',
 };
 
 const PIECE = 256 * 1024;
 const DUPLICATE_OBJECT = '42710';
+const QUERY_CANCELED = '57014';
+/** A row that is missing can be one of several equal ones that another transaction took meanwhile. */
+const MAX_ATTEMPTS = 4;
 
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
@@ -60,7 +74,7 @@ export class ApplySession {
   readonly #options: ApplySessionOptions;
   readonly #connection: ServerConnection;
   readonly #pipeline: StatementPipeline;
-  readonly #cache: TableCache = { statements: new Map() };
+  readonly #cache: TableCache = { statements: new Map(), lookups: 0 };
   #stale = false;
   #cancelled: PgError | undefined;
 
@@ -72,6 +86,10 @@ export class ApplySession {
 
   static async connect(options: ApplySessionOptions): Promise<ApplySession> {
     const connection = await ServerConnection.connect({ ...options.connection, settings: SETTINGS });
+    // 17 and later; it would end the connection in the middle of a large transaction.
+    await connection.query(
+      `SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'`,
+    );
     await options.holdOrigin(connection, options.origin);
     return new ApplySession(options, connection);
   }
@@ -85,7 +103,10 @@ export class ApplySession {
     this.#connection.onClose(listener);
   }
 
-  /** Some table may have changed: look everything up again. */
+  /**
+   * Some table may have changed: look everything up again. To be called before a schema change is committed and after it:
+   * what is being replayed meanwhile, and may have waited for it, is then looked at once more.
+   */
   schemaChanged(): void {
     this.#stale = true;
   }
@@ -98,9 +119,18 @@ export class ApplySession {
   /** Never rejects. */
   async apply(gid: Gid, source: RecordSource): Promise<ApplyResult> {
     this.#cancelled = undefined;
-    if (this.#stale) this.#forget();
-    const first = await this.#attempt(gid, source, false);
-    return first ?? (await this.#attempt(gid, source, true)) ?? { type: 'failed', error: new PgError('XX000', 'replay is in doubt') };
+    for (let attempt = 1; ; attempt++) {
+      if (this.#stale) this.#forget();
+      const outcome = await this.#attempt(gid, source, attempt > 1);
+      if (outcome.type !== 'again') return outcome;
+      const cancelled = this.#cancellation();
+      if (cancelled !== undefined || attempt === MAX_ATTEMPTS)
+        return { type: 'failed', error: cancelled ?? outcome.error };
+    }
+  }
+
+  #cancellation(): PgError | undefined {
+    return this.#cancelled;
   }
 
   #forget(): void {
@@ -109,8 +139,9 @@ export class ApplySession {
     this.#pipeline.forget();
   }
 
-  /** Undefined when the fast way found something odd: everything is rolled back then. */
-  async #attempt(gid: Gid, source: RecordSource, careful: boolean): Promise<ApplyResult | undefined> {
+  /** `again` when something odd was found: everything is rolled back then. */
+  async #attempt(gid: Gid, source: RecordSource, careful: boolean): Promise<ApplyResult | Again> {
+    const large = source.type === 'remote';
     const replay = new TransactionReplay(
       {
         connection: this.#connection,
@@ -120,43 +151,63 @@ export class ApplySession {
         schemaChanged: () => this.#options.onDdl(gid),
       },
       careful,
-      source.type === 'remote',
+      large,
     );
     let error: PgError | undefined;
     try {
-      this.#pipeline.once('BEGIN');
+      replay.begin();
       await this.#feed(gid, replay, source);
       await replay.finish(gid);
-      this.#pipeline.once(`PREPARE TRANSACTION ${literal(gid)}`);
-      error = await this.#pipeline.settle();
+      // A small transaction is one write and one answer; of others every result is looked at before PREPARE.
+      if (careful || large) error = await this.#pipeline.settle();
+      if (error === undefined && replay.doubt === undefined) {
+        this.#pipeline.once(`PREPARE TRANSACTION ${literal(gid)}`);
+        error = await this.#pipeline.settle();
+        if (error === undefined) return await this.#prepared(gid, replay);
+      }
     } catch (failure) {
       const sent = await this.#pipeline.settle();
       error = failure instanceof PgError ? failure : (sent ?? new PgError('XX000', (failure as Error).message));
     }
     if (error !== undefined) return this.#failed(gid, error);
-    if (replay.doubt === undefined) return { type: 'prepared', rows: replay.rows };
-    const undone = await this.#tryQuery(`ROLLBACK PREPARED ${literal(gid)}`);
-    return undone === undefined ? undefined : { type: 'lost', error: undone };
+    return this.#undo('ROLLBACK', divergence(replay.doubt ?? 'nothing was prepared'));
+  }
+
+  /**
+   * A row that was not found shows only here: PREPARE was sent along. A crash in the moment until it is undone would leave
+   * the transaction prepared without that row, on a node whose data differed already.
+   */
+  async #prepared(gid: Gid, replay: TransactionReplay): Promise<ApplyResult | Again> {
+    const undo = `ROLLBACK PREPARED ${literal(gid)}`;
+    if (replay.doubt !== undefined) return this.#undo(undo, divergence(replay.doubt));
+    if (this.#stale && (await replay.tablesChanged())) {
+      return this.#undo(undo, new PgError('40001', 'the schema changed while a transaction was being replayed'));
+    }
+    return { type: 'prepared', rows: replay.rows };
+  }
+
+  async #undo(sql: string, error: PgError): Promise<ApplyResult | Again> {
+    const failure = await this.#tryQuery(sql);
+    return failure === undefined ? { type: 'again', error } : { type: 'lost', error: failure };
   }
 
   async #feed(gid: Gid, replay: TransactionReplay, source: RecordSource): Promise<void> {
     const reader = new RecordReader();
     if (source.type === 'inline') {
       const data = Buffer.from(source.data.buffer, source.data.byteOffset, source.data.byteLength);
-      for (const record of reader.push(data)) await replay.record(record);
+      await replayAll(replay, reader.push(data));
     } else {
       let offset = 0;
-      for (let last = false; !last; ) {
+      for (let last = false; !last;) {
         if (this.#cancelled !== undefined) throw this.#cancelled;
         const piece = await source.read(offset, PIECE);
         offset += piece.bytes.length;
         last = piece.last;
         const bytes = Buffer.from(piece.bytes.buffer, piece.bytes.byteOffset, piece.bytes.byteLength);
-        for (const record of reader.push(bytes)) await replay.record(record);
-        if (this.#pipeline.error !== undefined) break;
+        await replayAll(replay, reader.push(bytes));
+        if (this.#pipeline.error !== undefined) return;
         this.#options.onProgress(gid);
       }
-      if (this.#pipeline.error !== undefined) return;
     }
     reader.finish();
   }
@@ -173,22 +224,35 @@ export class ApplySession {
 
   async #isPrepared(gid: Gid): Promise<boolean> {
     try {
-      return (await this.#connection.query(`SELECT 1 FROM pg_catalog.pg_prepared_xacts WHERE gid = ${literal(gid)}`)).length > 0;
+      return (
+        (await this.#connection.query(`SELECT 1 FROM pg_catalog.pg_prepared_xacts WHERE gid = ${literal(gid)}`))
+          .length > 0
+      );
     } catch {
       return false; // the connection is lost, which its own listener reports
     }
   }
 
+  /** A cancellation that was meant for the replay may hit what cleans up after it. */
   async #tryQuery(sql: string): Promise<PgError | undefined> {
-    try {
-      await this.#connection.query(sql);
-      return undefined;
-    } catch (error) {
-      return error as PgError;
+    for (;;) {
+      try {
+        await this.#connection.query(sql);
+        return undefined;
+      } catch (error) {
+        if ((error as PgError).sqlstate !== QUERY_CANCELED) return error as PgError;
+      }
     }
   }
 
   end(): void {
     this.#connection.end();
+  }
+}
+
+async function replayAll(replay: TransactionReplay, records: Iterable<Buffer>): Promise<void> {
+  for (const record of records) {
+    const wait = replay.record(record);
+    if (wait !== undefined) await wait;
   }
 }

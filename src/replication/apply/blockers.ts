@@ -4,7 +4,8 @@ import type { ClientBase } from 'pg';
 export interface Blocked {
   /** The apply session that waits. */
   readonly pid: number;
-  readonly holder: { readonly type: 'backend'; readonly pid: number } | { readonly type: 'prepared'; readonly gid: string };
+  readonly holder:
+    { readonly type: 'backend'; readonly pid: number } | { readonly type: 'prepared'; readonly gid: string };
   /** The table whose row it wants, where that can be told. */
   readonly table: string | undefined;
 }
@@ -58,8 +59,13 @@ export async function findBlockers(client: ClientBase, pids: readonly number[]):
       found.push({ pid: root, holder: { type: 'backend', pid: blocker }, table: table ?? undefined });
       continue;
     }
-    const holders = await client.query<{ gid: string }>({ name: 'pgmm_holders', text: PREPARED_HOLDERS, values: [waiter] });
-    for (const { gid } of holders.rows) found.push({ pid: root, holder: { type: 'prepared', gid }, table: table ?? undefined });
+    const holders = await client.query<{ gid: string }>({
+      name: 'pgmm_holders',
+      text: PREPARED_HOLDERS,
+      values: [waiter],
+    });
+    for (const { gid } of holders.rows)
+      found.push({ pid: root, holder: { type: 'prepared', gid }, table: table ?? undefined });
   }
   return found;
 }

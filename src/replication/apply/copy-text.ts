@@ -10,7 +10,12 @@ function needsEscape(byte: number): boolean {
   return byte === BACKSLASH || byte === TAB || byte === NEWLINE || byte === RETURN;
 }
 
-const LETTER: Readonly<Record<number, number>> = { [TAB]: 0x74, [NEWLINE]: 0x6e, [RETURN]: 0x72, [BACKSLASH]: BACKSLASH };
+const LETTER: Readonly<Record<number, number>> = {
+  [TAB]: 0x74,
+  [NEWLINE]: 0x6e,
+  [RETURN]: 0x72,
+  [BACKSLASH]: BACKSLASH,
+};
 
 /** Gathers rows in COPY's text format. */
 export class CopyText {

@@ -1,4 +1,4 @@
-import { PgError } from '../../runtime/errors.ts';
+import type { PgError } from '../../runtime/errors.ts';
 import { Backend } from '../../wire/codes.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
 import { FrontendWriter } from '../../wire/frontend.ts';
@@ -23,7 +23,7 @@ export class StatementPipeline {
   /** Names of prepared statements by their text, least recently used first. */
   readonly #prepared = new Map<string, string>();
   #nextName = 0;
-  /** Names given to statements whose Parse may not have been carried out, as an error came first. */
+  /** Statements whose Parse may not have been carried out, as an error came first. */
   #unconfirmed: string[] = [];
   #checks: (RowCheck | undefined)[] = [];
   #error: PgError | undefined;
@@ -50,28 +50,29 @@ export class StatementPipeline {
     return this.#outstanding >= MAX_REQUESTS;
   }
 
-  /** Adds a statement under a name; `identity` tells it from all others of the session. */
-  prepared(identity: string, statement: Statement, check?: RowCheck): void {
-    let name = this.#prepared.get(identity);
+  /** Adds a statement under a name, which its key stands for. */
+  prepared(statement: Statement, check?: RowCheck): void {
+    const { key } = statement;
+    let name = this.#prepared.get(key);
     if (name === undefined) {
-      name = this.#prepare(identity, statement.sql);
+      name = this.#prepare(key, statement.sql);
     } else if (this.#prepared.size > this.#limit / 2) {
-      this.#prepared.delete(identity);
-      this.#prepared.set(identity, name);
+      this.#prepared.delete(key);
+      this.#prepared.set(key, name);
     }
     this.#writer.bind(name, statement.parameters).execute();
     this.#add(check);
   }
 
-  #prepare(identity: string, sql: string): string {
+  #prepare(key: string, sql: string): string {
     if (this.#prepared.size >= this.#limit) {
       const [oldest] = this.#prepared;
       this.#prepared.delete(oldest[0]);
       this.#writer.closeStatement(oldest[1]);
     }
     const name = `s${this.#nextName++}`;
-    this.#prepared.set(identity, name);
-    this.#unconfirmed.push(identity);
+    this.#prepared.set(key, name);
+    this.#unconfirmed.push(key);
     this.#writer.parse(name, sql);
     return name;
   }
@@ -133,9 +134,16 @@ export class StatementPipeline {
     const error = this.#error;
     this.#error = undefined;
     // A Parse that came after the error was skipped: none of this batch's names can be relied on.
-    if (error !== undefined) for (const identity of this.#unconfirmed) this.#prepared.delete(identity);
+    if (error !== undefined) for (const key of this.#unconfirmed) this.#drop(key);
     this.#unconfirmed = [];
     return error;
+  }
+
+  /** Closing a statement that isn't there is no error ("Close"). */
+  #drop(key: string): void {
+    const name = this.#prepared.get(key);
+    if (name !== undefined) this.#writer.closeStatement(name);
+    this.#prepared.delete(key);
   }
 
   #oneAnswer(): Promise<void> {

@@ -58,10 +58,10 @@ export class TableStatements {
     this.#prefix = `${id} `;
     const places = relation.columns.map((_, i) => i);
     this.writtenColumns = places.filter((i) => this.#column(i)?.generated !== true);
-    this.#keyColumns = places.filter((i) => relation.columns[i]!.key);
+    this.#keyColumns = places.filter((i) => relation.columns[i].key);
     const always = places.filter((i) => this.#column(i)?.identityAlways === true);
-    this.#hiddenIdentity = always.filter((i) => !relation.columns[i]!.key);
-    this.#identityKey = always.filter((i) => relation.columns[i]!.key);
+    this.#hiddenIdentity = always.filter((i) => !relation.columns[i].key);
+    this.#identityKey = always.filter((i) => relation.columns[i].key);
     this.foreignKeys = info.foreignKeys.map((foreignKey) => {
       const positions = foreignKey.columns.map((name) => relation.columns.findIndex((column) => column.name === name));
       return { foreignKey, positions, types: positions.map((i) => this.#column(i)?.type ?? 'pg_catalog.text') };
@@ -69,12 +69,11 @@ export class TableStatements {
   }
 
   #column(i: number): ColumnInfo | undefined {
-    const column = this.relation.columns[i];
-    return column === undefined ? undefined : this.info.columns.get(column.name);
+    return i < 0 ? undefined : this.info.columns.get(this.relation.columns[i].name);
   }
 
   #quoted(i: number): string {
-    return quote(this.relation.columns[i]!.name);
+    return quote(this.relation.columns[i].name);
   }
 
   /**
@@ -91,7 +90,8 @@ export class TableStatements {
     if (change.type === 'insert') return this.#insert(row);
     const byKey = old === undefined || change.oldIsKey;
     const identityChanged = old !== undefined && this.#identityKey.some((i) => !sameValue(old[i], row[i]));
-    if (identityChanged || (replaceRows && this.#hiddenIdentity.length > 0)) return this.#replace(old ?? row, row, byKey);
+    if (identityChanged || (replaceRows && this.#hiddenIdentity.length > 0))
+      return this.#replace(old ?? row, row, byKey);
     return this.#update(old ?? row, row, byKey);
   }
 
@@ -119,10 +119,10 @@ export class TableStatements {
     const complete = written.length === this.writtenColumns.length;
     return this.#statement(`u${complete ? '' : written.join(',')};${shape}`, parameters.values, () => {
       const where = [condition, ...unchanged].join(' AND ');
-      const set = written.map((i, at) => `${this.#quoted(i)} = ${sent[at]!}`);
+      const set = written.map((i, at) => `${this.#quoted(i)} = ${sent[at]}`);
       // Only an identity column is left: the row itself stays as it is, but it has to be there.
-      if (set.length === 0) return `SELECT FROM ${this.name} WHERE ${where} FOR UPDATE`;
-      return `UPDATE ${this.name} SET ${set.join(', ')} WHERE ${where}`;
+      if (set.length === 0) return `SELECT FROM ONLY ${this.name} WHERE ${where} FOR UPDATE`;
+      return `UPDATE ONLY ${this.name} SET ${set.join(', ')} WHERE ${where}`;
     });
   }
 
@@ -142,7 +142,7 @@ export class TableStatements {
     const unsent = columns.filter((i) => row[i] === undefined);
     return this.#statement(`r${unsent.join(',')};${shape}`, parameters.values, () => {
       const names = columns.map((i) => this.#quoted(i)).join(', ');
-      return `WITH d AS (DELETE FROM ${this.name} WHERE ${condition} RETURNING *)
+      return `WITH d AS (DELETE FROM ONLY ${this.name} WHERE ${condition} RETURNING *)
         INSERT INTO ${this.name} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values.join(', ')} FROM d`;
     });
   }
@@ -150,7 +150,7 @@ export class TableStatements {
   #delete(before: Tuple, byKey: boolean): Statement {
     const parameters = new Parameters();
     const { condition, shape } = this.match(before, byKey, parameters);
-    return this.#statement(`d${shape}`, parameters.values, () => `DELETE FROM ${this.name} WHERE ${condition}`);
+    return this.#statement(`d${shape}`, parameters.values, () => `DELETE FROM ONLY ${this.name} WHERE ${condition}`);
   }
 
   /**
@@ -159,12 +159,16 @@ export class TableStatements {
    */
   keyOrParent(placed: PlacedForeignKey, change: RowChange, values: readonly Buffer[]): Statement {
     const parameters = new Parameters();
-    const { condition, shape } = this.match(change.old ?? change.row ?? [], change.old === undefined || change.oldIsKey, parameters);
+    const { condition, shape } = this.match(
+      change.old ?? change.row ?? [],
+      change.old === undefined || change.oldIsKey,
+      parameters,
+    );
     const sent = values.map((value) => parameters.add(value));
     return this.#statement(`k${placed.foreignKey.name};${shape}`, parameters.values, () => {
       const columns = placed.positions.map((i) => this.#quoted(i)).join(', ');
-      const image = sent.map((value, at) => `${value}::${placed.types[at]!}`).join(', ');
-      return `SELECT WHERE CASE WHEN EXISTS (SELECT FROM ${this.name} WHERE ${condition}
+      const image = sent.map((value, at) => `${value}::${placed.types[at]}`).join(', ');
+      return `SELECT WHERE CASE WHEN EXISTS (SELECT FROM ONLY ${this.name} WHERE ${condition}
           AND ROW(${columns})::record OPERATOR(pg_catalog.*=) ROW(${image})::record) THEN true
         ELSE EXISTS (${parentSql(placed, sent)}) END`;
     });
@@ -172,7 +176,12 @@ export class TableStatements {
 
   /** Finds the parent and takes FOR KEY SHARE on it, as PostgreSQL's own trigger does. */
   parent(placed: PlacedForeignKey, values: readonly Buffer[]): Statement {
-    return this.#statement(`p${placed.foreignKey.name}`, values, () => parentSql(placed, values.map((_, at) => `$${at + 1}`)));
+    return this.#statement(`p${placed.foreignKey.name}`, values, () =>
+      parentSql(
+        placed,
+        values.map((_, at) => `$${at + 1}`),
+      ),
+    );
   }
 
   /** Finds a child row with this key. */
@@ -180,7 +189,7 @@ export class TableStatements {
     const { childOperators } = placed.foreignKey;
     return this.#statement(`c${placed.foreignKey.name}`, values, () => {
       const conditions = placed.positions.map(
-        (i, at) => `${this.#quoted(i)} ${childOperators[at]!} $${at + 1}::${placed.types[at]!}`,
+        (i, at) => `${this.#quoted(i)} ${childOperators[at]} $${at + 1}::${placed.types[at]}`,
       );
       return `SELECT FROM ONLY ${this.name} WHERE ${conditions.join(' AND ')} LIMIT 1`;
     });
@@ -206,7 +215,8 @@ export class TableStatements {
     let shape = 'f';
     for (const i of this.writtenColumns) {
       const column = this.#column(i);
-      if (column === undefined) throw new Error(`column ${this.#quoted(i)} of ${this.name} does not exist on this node`);
+      if (column === undefined)
+        throw new Error(`column ${this.#quoted(i)} of ${this.name} does not exist on this node`);
       const placeholder = `${parameters.add(before[i])}::${column.type}`;
       names.push(`t.${this.#quoted(i)}`);
       values.push(placeholder);
@@ -232,11 +242,11 @@ export class TableStatements {
 function parentSql({ foreignKey, types }: PlacedForeignKey, values: readonly string[]): string {
   const { parentSchema: schema, parent: name, parentPartitioned, parentColumns, parentOperators, period } = foreignKey;
   const table = `${parentPartitioned ? '' : 'ONLY '}${tableName({ schema, name })}`;
-  const value = (at: number) => `${values[at]!}::${types[at]!}`;
+  const value = (at: number) => `${values[at]}::${types[at]}`;
   const last = parentColumns.length - 1;
-  const equal = parentColumns.map((column, at) => `p.${quote(column)} ${parentOperators[at]!} ${value(at)}`);
+  const equal = parentColumns.map((column, at) => `p.${quote(column)} ${parentOperators[at]} ${value(at)}`);
   if (!period) return `SELECT FROM ${table} p WHERE ${equal.join(' AND ')} FOR KEY SHARE OF p`;
-  const span = `p.${quote(parentColumns[last]!)}`;
+  const span = `p.${quote(parentColumns[last])}`;
   const conditions = [...equal.slice(0, last), `${span} OPERATOR(pg_catalog.&&) ${value(last)}`].join(' AND ');
   return `SELECT FROM (SELECT ${span} AS span FROM ${table} p WHERE ${conditions} FOR KEY SHARE OF p) x
     HAVING ${value(last)} OPERATOR(pg_catalog.<@) pg_catalog.range_agg(x.span)`;

@@ -42,6 +42,8 @@ export interface TableInfo {
    * accept duplicates (index.c, `indimmediate`).
    */
   readonly uncheckedConstraint: string | null;
+  /** All of the above as it was read, to be compared with a later reading. */
+  readonly text: string;
 }
 
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
@@ -137,5 +139,6 @@ export async function loadTableInfo(connection: ServerConnection, schema: string
     columns: new Map((found.columns ?? []).map((column) => [column.name, column])),
     foreignKeys: found.foreignKeys ?? [],
     uncheckedConstraint: found.uncheckedConstraint,
+    text,
   };
 }

@@ -3,10 +3,10 @@ import type { ServerConnection } from '../../wire/connection.ts';
 import { Message, readLogicalMessage, readRelation, readTruncate, type Relation } from '../pgoutput/messages.ts';
 import { readRowChange, type RowChange } from '../pgoutput/tuples.ts';
 import { CopyText } from './copy-text.ts';
-import { childLookup, ForeignKeyChecks, type ForeignKeyCheck } from './foreign-key-checks.ts';
+import { ForeignKeyChecks, foreignKeyViolation, type ForeignKeyCheck } from './foreign-key-checks.ts';
 import type { StatementPipeline } from './pipeline.ts';
-import { quote, tableName, TableStatements } from './statements.ts';
-import { loadTableInfo, type TableInfo } from './table-info.ts';
+import { quote, tableName, TableStatements, type Statement } from './statements.ts';
+import { loadTableInfo } from './table-info.ts';
 
 export const GID_PREFIX = 'pgmm:gid';
 export const DDL_PREFIX = 'pgmm:ddl';
@@ -18,10 +18,15 @@ const COPY_SIZE = 512 * 1024;
 /** Distinct foreign keys that are remembered before they are checked on the way. */
 const MAX_CHECKS = 10_000;
 
+const BEGIN: Statement = { key: 'begin', sql: 'BEGIN', parameters: [] };
+const EMIT = 'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.text)';
+
 /** What was found out about local tables, shared by the transactions of one session until the schema changes. */
 export interface TableCache {
   /** By the bytes of the origin's RELATION message: another definition there is another key here. */
   readonly statements: Map<string, TableStatements>;
+  /** Counts the tables looked up, so that each has an identity of its own. */
+  lookups: number;
 }
 
 export interface ReplayContext {
@@ -43,7 +48,7 @@ export class TransactionReplay {
   readonly #careful: boolean;
   readonly #large: boolean;
   readonly #tables = new Map<number, TableStatements>();
-  readonly #relations = new Map<number, Relation>();
+  readonly #relations = new Map<number, { readonly relation: Relation; readonly key: string }>();
   readonly #checks = new ForeignKeyChecks();
   #inserts: { table: TableStatements; changes: RowChange[] } | undefined;
   readonly #copyText = new CopyText();
@@ -78,35 +83,49 @@ export class TransactionReplay {
     }
   }
 
-  #onRelation(bytes: Buffer): Promise<void> | undefined {
-    const key = bytes.toString('latin1', 5);
-    const relation = readRelation(bytes);
-    this.#relations.set(relation.id, relation);
-    const known = this.#context.cache.statements.get(key);
-    if (known !== undefined) {
-      this.#tables.set(relation.id, known);
-      return undefined;
-    }
-    return this.#load(relation, key);
+  /** Before everything else. */
+  begin(): void {
+    this.#context.pipeline.prepared(BEGIN);
   }
 
-  async #load(relation: Relation, key: string): Promise<void> {
+  #onRelation(bytes: Buffer): Promise<void> | undefined {
+    const key = bytes.toString('latin1', 5);
+    const known = this.#context.cache.statements.get(key);
+    const id = bytes.readUInt32BE(1);
+    const relation = known?.relation ?? readRelation(bytes);
+    this.#relations.set(id, { relation, key });
+    if (known === undefined) return this.#load(id);
+    this.#tables.set(id, known);
+    return undefined;
+  }
+
+  async #load(id: number): Promise<void> {
+    const described = this.#relations.get(id);
+    if (described === undefined) throw new Error(`relation ${id} was not described`);
+    const { relation, key } = described;
+    const { cache, connection } = this.#context;
+    this.#flushInserts();
     await this.#settled();
-    const info: TableInfo = await loadTableInfo(this.#context.connection, relation.schema, relation.name);
-    const table = new TableStatements(relation, info);
-    this.#context.cache.statements.set(key, table);
-    this.#tables.set(relation.id, table);
+    const info = await loadTableInfo(connection, relation.schema, relation.name);
+    if (info.uncheckedConstraint !== null) throw uncheckedConstraint(relation, info.uncheckedConstraint);
+    const table = new TableStatements(relation, info, String(++cache.lookups));
+    cache.statements.set(key, table);
+    this.#tables.set(id, table);
   }
 
   #onRow(change: RowChange): Promise<void> | undefined {
     const table = this.#tables.get(change.relation);
-    if (table === undefined) throw new Error(`relation ${change.relation} was not described`);
+    // After DDL a table that it didn't touch is not described again, but has to be looked up again.
+    if (table === undefined) return this.#load(change.relation).then(() => this.#onRow(change));
     this.rows += 1;
-    if (table.info.foreignKeys.length > 0) this.#checks.add(table.relation, table.info, change);
-    if (this.#large && change.type === 'insert') {
+    // The few updates of a small transaction are looked at one by one; of a large one the distinct keys are fewer.
+    const late = this.#large || this.#careful;
+    const before = table.foreignKeys.length > 0 ? this.#checks.add(table, change, late) : [];
+    if (this.#large && change.type === 'insert' && table.writtenColumns.length > 0) {
       this.#gather(table, change);
     } else {
       this.#flushInserts();
+      for (const statement of before) this.#context.pipeline.prepared(statement, this.#onParent);
       this.#send(table, change);
     }
     if (this.#checks.size > MAX_CHECKS) return this.#checkOnTheWay();
@@ -114,16 +133,18 @@ export class TransactionReplay {
   }
 
   #send(table: TableStatements, change: RowChange): void {
-    const prefix = tableName(table.relation);
-    for (const statement of table.build(change, this.#careful)) {
-      const check = change.type === 'insert' ? undefined : (found: boolean) => this.#onRowResult(found, table, change);
-      this.#context.pipeline.prepared(`${prefix} ${statement.sql}`, statement, check);
-    }
+    const statement = table.build(change, this.#careful);
+    const check = change.type === 'insert' ? undefined : (found: boolean) => this.#onRowResult(found, table, change);
+    this.#context.pipeline.prepared(statement, check);
   }
 
   #onRowResult(found: boolean, table: TableStatements, change: RowChange): void {
-    if (!found) this.doubt ??= `row to ${change.type} not found in table ${tableName(table.relation)}`;
+    if (!found) this.doubt ??= `row to ${change.type} not found in table ${table.name}`;
   }
+
+  readonly #onParent = (found: boolean): void => {
+    if (!found) this.doubt ??= 'a parent row is missing';
+  };
 
   #gather(table: TableStatements, change: RowChange): void {
     if (this.#inserts?.table !== table) this.#flushInserts();
@@ -144,7 +165,10 @@ export class TransactionReplay {
 
   #sendCopy(table: TableStatements): void {
     const columns = table.writtenColumns.map((i) => quote(table.relation.columns[i].name));
-    this.#context.pipeline.copy(`COPY ${tableName(table.relation)} (${columns.join(', ')}) FROM STDIN`, this.#copyText.take());
+    this.#context.pipeline.copy(
+      `COPY ${tableName(table.relation)} (${columns.join(', ')}) FROM STDIN`,
+      this.#copyText.take(),
+    );
     if (this.#inserts !== undefined) this.#inserts = { table, changes: [] };
   }
 
@@ -159,9 +183,9 @@ export class TransactionReplay {
   #truncate(bytes: Buffer): void {
     const { relations, cascade, restartIdentity } = readTruncate(bytes);
     const names = relations.map((id) => {
-      const relation = this.#relations.get(id);
-      if (relation === undefined) throw new Error(`relation ${id} was not described`);
-      return `ONLY ${tableName(relation)}`;
+      const described = this.#relations.get(id);
+      if (described === undefined) throw new Error(`relation ${id} was not described`);
+      return `ONLY ${tableName(described.relation)}`;
     });
     const options = `${restartIdentity ? ' RESTART IDENTITY' : ''}${cascade ? ' CASCADE' : ''}`;
     this.#context.pipeline.once(`TRUNCATE ${names.join(', ')}${options}`);
@@ -170,21 +194,23 @@ export class TransactionReplay {
   #onMessage(bytes: Buffer): Promise<void> | undefined {
     const { prefix, content } = readLogicalMessage(bytes);
     if (prefix === GID_PREFIX) return undefined;
-    if (prefix === DDL_PREFIX) {
-      this.#flushInserts();
-      return this.#runDdl(content);
-    }
+    this.#flushInserts();
+    if (prefix === DDL_PREFIX) return this.#runDdl(content);
     const parameters = [Buffer.from(prefix), Buffer.from(`\\x${content.toString('hex')}`)];
-    this.#context.pipeline.once('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)', parameters);
+    this.#context.pipeline.once(
+      'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)',
+      parameters,
+    );
     return undefined;
   }
 
   async #runDdl(content: Buffer): Promise<void> {
     const { pipeline } = this.#context;
+    // What checks the data of a whole table, as a new foreign key does, is to be planned like anywhere else.
+    pipeline.once('SET LOCAL enable_seqscan = on');
     for (const sql of this.#context.ddl(content, this.#ddlStatements++)) pipeline.once(sql);
     // The message itself goes on, so that this node's own WAL tells the whole transaction as well.
-    const parameters = [Buffer.from(DDL_PREFIX), content];
-    pipeline.once('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.text)', parameters);
+    pipeline.once(EMIT, [Buffer.from(DDL_PREFIX), content]);
     await this.#settled();
     this.#context.cache.statements.clear();
     this.#tables.clear();
@@ -196,33 +222,25 @@ export class TransactionReplay {
   async finish(gid: string): Promise<void> {
     this.#flushInserts();
     const { pipeline } = this.#context;
-    if (this.#careful) {
+    if (this.#careful || this.#large) {
       await this.#settled();
-      if (this.doubt !== undefined) throw divergence(this.doubt);
+      if (this.doubt !== undefined) return;
       for (const check of await this.#missingParents()) await this.#refuseIfChildIsLeft(check);
     } else {
-      for (const check of this.#checks) {
-        this.#look(check, (found) => {
-          if (!found) this.doubt ??= `a parent row is missing for constraint "${check.foreignKey.name}"`;
-        });
-      }
+      for (const { table, placed, values } of this.#checks)
+        pipeline.prepared(table.parent(placed, values), this.#onParent);
     }
-    pipeline.once('SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.text)', [
-      Buffer.from(GID_PREFIX),
-      Buffer.from(gid),
-    ]);
-  }
-
-  #look(check: ForeignKeyCheck, found: (found: boolean) => void): void {
-    this.#context.pipeline.prepared(`${tableName(check.relation)} ${check.statement.sql}`, check.statement, found);
+    pipeline.prepared({ key: 'emit', sql: EMIT, parameters: [Buffer.from(GID_PREFIX), Buffer.from(gid)] });
   }
 
   async #missingParents(): Promise<ForeignKeyCheck[]> {
     const missing: ForeignKeyCheck[] = [];
     for (const check of this.#checks) {
-      this.#look(check, (found) => {
+      const { pipeline } = this.#context;
+      pipeline.prepared(check.table.parent(check.placed, check.values), (found) => {
         if (!found) missing.push(check);
       });
+      if (pipeline.full) await pipeline.room();
     }
     await this.#settled();
     return missing;
@@ -234,12 +252,23 @@ export class TransactionReplay {
     this.#checks.keepOnly(await this.#missingParents());
   }
 
+  /** A row that the same transaction removed again needs no parent. */
   async #refuseIfChildIsLeft(check: ForeignKeyCheck): Promise<void> {
-    const { sql, parameters } = childLookup(check);
-    let left = false;
-    this.#context.pipeline.once(sql, parameters, (found) => (left = found));
+    const left: ForeignKeyCheck[] = [];
+    this.#context.pipeline.prepared(check.table.child(check.placed, check.values), (found) => {
+      if (found) left.push(check);
+    });
     await this.#settled();
-    if (left) throw foreignKeyViolation(check);
+    if (left.length > 0) throw foreignKeyViolation(check);
+  }
+
+  /** Whether a table that was written to is not any more what it was taken for. Nobody can change it now that it is prepared. */
+  async tablesChanged(): Promise<boolean> {
+    for (const { info, relation } of this.#tables.values()) {
+      const now = await loadTableInfo(this.#context.connection, relation.schema, relation.name);
+      if (now.text !== info.text) return true;
+    }
+    return false;
   }
 
   /** Waits for everything sent so far. Throws the first error. */
@@ -250,22 +279,19 @@ export class TransactionReplay {
 }
 
 /** This node's data is not what the origin's was: an operator has to know. */
-function divergence(what: string): PgError {
+export function divergence(what: string): PgError {
   return new PgError('XX001', `could not replay a transaction: ${what}`, {
     detail: 'The data of this node differs from that of the node where the transaction ran.',
     hint: 'Compare the nodes with "pgmm verify".',
   });
 }
 
-/** As PostgreSQL's own trigger words it (ri_triggers.c, ri_ReportViolation). */
-function foreignKeyViolation({ relation, foreignKey, values }: ForeignKeyCheck): PgError {
-  const key = `(${foreignKey.columns.join(', ')})=(${values.map((value) => value.toString('utf8')).join(', ')})`;
+function uncheckedConstraint(relation: Relation, constraint: string): PgError {
   return new PgError(
-    '23503',
-    `insert or update on table "${relation.name}" violates foreign key constraint "${foreignKey.name}"`,
+    '0A000',
+    `deferrable constraint "${constraint}" of table "${relation.name}" is not checked on replay`,
     {
-      detail: `Key ${key} is not present in table "${foreignKey.parent}".`,
-      fields: { s: relation.schema, t: relation.name, n: foreignKey.name },
+      hint: `Enable its trigger always (ALTER TABLE … ENABLE ALWAYS TRIGGER), or make it NOT DEFERRABLE.`,
     },
   );
 }
