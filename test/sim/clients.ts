@@ -12,7 +12,9 @@ interface Statement {
   readonly change: Change | undefined;
 }
 
-const update = (f: (value: string) => string): Change => (value) => ({ op: value === undefined ? 'insert' : 'update', value: f(value ?? '0') });
+const update =
+  (f: (value: string) => string): Change =>
+  (value) => ({ op: value === undefined ? 'insert' : 'update', value: f(value ?? '0') });
 
 /** One client of a node's proxy: a transaction after the other. */
 class Client {
@@ -67,7 +69,11 @@ class Client {
     const { key, change } = statement;
     const command = (reply: Reply<string>): void => {
       if (change === undefined) return reply({ ok: true, value: postgres.rows.get(key)?.value ?? '' });
-      if (backend.tx === undefined && position > 0 && statements.slice(0, position).some((one) => one.change !== undefined)) {
+      if (
+        backend.tx === undefined &&
+        position > 0 &&
+        statements.slice(0, position).some((one) => one.change !== undefined)
+      ) {
         return reply({ ok: false, sqlstate: '25P02' });
       }
       if (backend.tx === undefined) postgres.begin(backend, 'client', undefined);
@@ -109,7 +115,8 @@ class Client {
     replica.call<Tx>(backend, command, (result) => {
       const error = { sqlstate: result.ok ? '' : result.sqlstate, message: 'PREPARE failed' };
       if (result.ok) this.#node.feed({ type: 'prepared', gid });
-      else this.#node.feed({ type: result.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed', gid, error });
+      else
+        this.#node.feed({ type: result.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed', gid, error });
     });
   }
 
@@ -173,12 +180,17 @@ class Client {
       case 1:
         return [{ key: hot('l'), change: update((value) => `${value.slice(-40)},${mark}`) }];
       case 2:
-        return rng.shuffle([hot('b'), `b${10 + rng.below(50)}`, `b${10 + rng.below(50)}`]).map((key) => ({ key, change: update(() => mark) }));
+        return rng
+          .shuffle([hot('b'), `b${10 + rng.below(50)}`, `b${10 + rng.below(50)}`])
+          .map((key) => ({ key, change: update(() => mark) }));
       case 3: {
         const key = `u${rng.below(12)}`;
         const insert: Change = (value) => (value === undefined ? { op: 'insert', value: mark } : '23505');
         const remove: Change = (value) => (value === undefined ? '02000' : { op: 'delete', value: '' });
-        return [{ key: hot('b'), change: undefined }, { key, change: rng.chance(0.6) ? insert : remove }];
+        return [
+          { key: hot('b'), change: undefined },
+          { key, change: rng.chance(0.6) ? insert : remove },
+        ];
       }
       default:
         return [

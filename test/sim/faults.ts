@@ -22,7 +22,8 @@ function pause(world: World, node: SimNode, which: 'process' | 'postgres'): void
 
 function partition(world: World, chosen: (from: number, to: number) => boolean): void {
   const cut = new Set<number>();
-  for (const from of world.nodeIds) for (const to of world.nodeIds) if (from !== to && chosen(from, to)) cut.add(from * 64 + to);
+  for (const from of world.nodeIds)
+    for (const to of world.nodeIds) if (from !== to && chosen(from, to)) cut.add(from * 64 + to);
   if (cut.size === 0) return;
   const epoch = world.newPartition(cut);
   world.loop.after(downtime(world.rng) * 1.5, () => world.healPartition(epoch));
@@ -68,10 +69,16 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     const side = sides(world);
     partition(world, (from, to) => side.has(from) && !side.has(to));
   },
-  isolation: (world, node) => partition(world, (from, to) => from === (node.id as number) || to === (node.id as number)),
+  isolation: (world, node) =>
+    partition(world, (from, to) => from === (node.id as number) || to === (node.id as number)),
   flapping: (world, node) => {
     for (let i = 0; i < 6; i++) {
-      world.loop.after(i * world.rng.between(20, 120), () => partition(world, (from, to) => (from === (node.id as number)) !== (to === (node.id as number)) && world.rng.chance(0.7)));
+      world.loop.after(i * world.rng.between(20, 120), () =>
+        partition(
+          world,
+          (from, to) => (from === (node.id as number)) !== (to === (node.id as number)) && world.rng.chance(0.7),
+        ),
+      );
     }
   },
   'broken link': (world) => {
@@ -97,7 +104,8 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   'killed backend': (_world, node) => node.clients.killOne(),
   'leadership transfer': (world, node) => {
     const leader = world.nodes.find((one) => one.process.alive && one.raft.role === 'leader');
-    if (leader !== undefined && leader !== node && !leader.process.stopped) leader.stepRaft({ type: 'transferLeadership', to: node.id });
+    if (leader !== undefined && leader !== node && !leader.process.stopped)
+      leader.stepRaft({ type: 'transferLeadership', to: node.id });
   },
   campaign: (_world, node) => {
     if (node.process.alive && !node.process.stopped) node.stepRaft({ type: 'campaign' });

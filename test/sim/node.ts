@@ -64,7 +64,12 @@ export class SimNode implements Endpoint {
         if (tx.kind === 'client') this.decode(tx.gid!);
       },
     });
-    this.storage = new RaftStorage(world.loop, world.rng, this.process, () => this.diskSlowness * world.settings.fsync * world.rng.between(0.5, 1.5));
+    this.storage = new RaftStorage(
+      world.loop,
+      world.rng,
+      this.process,
+      () => this.diskSlowness * world.settings.fsync * world.rng.between(0.5, 1.5),
+    );
     this.clients = new Clients(this);
   }
 
@@ -72,11 +77,30 @@ export class SimNode implements Endpoint {
   describe(): string {
     const { core, postgres, raft, clients } = this;
     return JSON.stringify({
-      raft: { role: raft.role, term: raft.term, leader: raft.leader, ready: raft.ready, commit: raft.commitIndex, last: raft.lastIndex },
-      core: { state: core.state, epoch: core.epoch, refusal: core.refusal, read: core.guard.index, committed: core.committed, queue: core.queueLength },
+      raft: {
+        role: raft.role,
+        term: raft.term,
+        leader: raft.leader,
+        ready: raft.ready,
+        commit: raft.commitIndex,
+        last: raft.lastIndex,
+      },
+      core: {
+        state: core.state,
+        epoch: core.epoch,
+        refusal: core.refusal,
+        read: core.guard.index,
+        committed: core.committed,
+        queue: core.queueLength,
+      },
       own: core.coordinator.list().map(({ gid, phase, waitsFor }) => `${gid} ${phase}: ${waitsFor}`),
       foreign: core.participant.list().map(({ gid, state }) => `${gid} ${state}`),
-      postgres: { progress: postgres.progress, prepared: [...postgres.prepared.keys()], up: this.replica.isUp, locks: postgres.locks.describe() },
+      postgres: {
+        progress: postgres.progress,
+        prepared: [...postgres.prepared.keys()],
+        up: this.replica.isUp,
+        locks: postgres.locks.describe(),
+      },
       clients: clients.busy,
     });
   }
@@ -115,7 +139,15 @@ export class SimNode implements Endpoint {
       restored,
     );
     const { heartbeatTimeout, resendAfter, voteTimeout, decisionTimeout, minimumMembers } = settings;
-    const own = { self: this.id, nodes: this.world.nodeIds, heartbeatTimeout, resendAfter, voteTimeout, decisionTimeout, minimumMembers };
+    const own = {
+      self: this.id,
+      nodes: this.world.nodeIds,
+      heartbeatTimeout,
+      resendAfter,
+      voteTimeout,
+      decisionTimeout,
+      minimumMembers,
+    };
     const snapshot = restored.snapshot === null ? undefined : (decode(restored.snapshot.state) as GuardSnapshot);
     this.core = new NodeCore(own, snapshot, this.raft.lastIndex);
     this.replica = new Replica(this);
@@ -149,7 +181,12 @@ export class SimNode implements Endpoint {
     const { loop, settings, rng } = this.world;
     loop.in(this.process, (settings.beatInterval / this.drift) * rng.between(0.9, 1.1), () => {
       const { core } = this;
-      const beat = { clock: this.clock.next(), committed: core.committed, epoch: core.epoch, postgres: this.replica.isUp };
+      const beat = {
+        clock: this.clock.next(),
+        committed: core.committed,
+        epoch: core.epoch,
+        postgres: this.replica.isUp,
+      };
       for (const to of this.world.nodeIds) this.send(to, { t: 'beat', ...beat });
       this.feed({ type: 'tick', now: this.now, wall: this.wall });
       this.#coreTick();
@@ -222,10 +259,11 @@ export class SimNode implements Endpoint {
     if (proposal?.accepted !== true) {
       this.world.note(`n${this.id}`, `raft refuses entry ${index}: ${proposal?.reason ?? 'no answer'}`);
       this.world.count('appends refused');
-      this.#events.unshift({ type: 'append-refused' });
+      this.#events.unshift({ type: 'append-refused', index });
       return false;
     }
-    if (proposal.index !== index) throw new Violation('predicted index', `entry stands at ${proposal.index}, not at ${index}`);
+    if (proposal.index !== index)
+      throw new Violation('predicted index', `entry stands at ${proposal.index}, not at ${index}`);
     return true;
   }
 
@@ -290,7 +328,13 @@ export class SimNode implements Endpoint {
 
   allocate(): Gid {
     this.#sequence++;
-    return formatGid({ cluster: 'sim', node: this.id, epoch: this.core.epoch, sequence: this.#sequence, clock: this.clock.next() });
+    return formatGid({
+      cluster: 'sim',
+      node: this.id,
+      epoch: this.core.epoch,
+      sequence: this.#sequence,
+      clock: this.clock.next(),
+    });
   }
 
   /** The server's WAL tells of a transaction that was prepared here; again after a crash, as positions may go back. */

@@ -74,10 +74,15 @@ export class Oracle {
   delivered(node: SimNode, index: number, payload: string, command: LogCommand | undefined): void {
     const known = this.log[index - 1];
     if (known !== undefined) {
-      if (known.payload !== payload) throw new Violation('one log', `node ${node.id} has another entry at ${index}: ${payload}, not ${known.payload}`);
+      if (known.payload !== payload)
+        throw new Violation(
+          'one log',
+          `node ${node.id} has another entry at ${index}: ${payload}, not ${known.payload}`,
+        );
       return;
     }
-    if (index !== this.log.length + 1) throw new Violation('one log', `entry ${index} was delivered before ${this.log.length + 1}`);
+    if (index !== this.log.length + 1)
+      throw new Violation('one log', `entry ${index} was delivered before ${this.log.length + 1}`);
     const members = new Map(this.members);
     let lastCommit = this.log.at(-1)?.lastCommit ?? 0;
     if (command?.type === 'commit') {
@@ -86,18 +91,25 @@ export class Oracle {
     } else if (command?.type === 'admit') {
       members.set(command.node, index);
     } else if (command?.type === 'exclude') {
-      if (members.get(command.node) !== command.epoch) throw new Violation('membership', `EXCLUDE of a closed epoch at ${index}`);
+      if (members.get(command.node) !== command.epoch)
+        throw new Violation('membership', `EXCLUDE of a closed epoch at ${index}`);
       members.delete(command.node);
     }
     this.log.push({ payload, command, lastCommit, members });
   }
 
-  #newCommit(index: number, command: Extract<LogCommand, { type: 'commit' }>, members: ReadonlyMap<number, number>): void {
+  #newCommit(
+    index: number,
+    command: Extract<LogCommand, { type: 'commit' }>,
+    members: ReadonlyMap<number, number>,
+  ): void {
     const { gid } = command;
-    if (this.commits.has(gid)) throw new Violation('one COMMIT', `COMMIT(${gid}) stands at ${this.commits.get(gid)} and at ${index}`);
+    if (this.commits.has(gid))
+      throw new Violation('one COMMIT', `COMMIT(${gid}) stands at ${this.commits.get(gid)} and at ${index}`);
     this.#noCommitAfterEpoch(index, gid, members);
     this.#everyMemberPrepared(index, gid, members);
-    if (this.#told.get(gid) === 'aborted') throw new Violation('I6', `the client was told that ${gid} was aborted, and the log commits it at ${index}`);
+    if (this.#told.get(gid) === 'aborted')
+      throw new Violation('I6', `the client was told that ${gid} was aborted, and the log commits it at ${index}`);
     this.commits.set(gid, index);
     this.#dependsOn.set(gid, command.dependsOn);
     this.#commitIndexes.push(index);
@@ -108,14 +120,16 @@ export class Oracle {
   /** I5: after EXCLUDE(n, e), or a new ADMIT(n), no COMMIT of (n, e) enters the log. */
   #noCommitAfterEpoch(index: number, gid: Gid, members: ReadonlyMap<number, number>): void {
     const [, , node, epoch] = gid.split(':');
-    if (members.get(Number(node)) !== parseInt(epoch!, 36)) throw new Violation('I5', `COMMIT(${gid}) at ${index} after the end of its epoch`);
+    if (members.get(Number(node)) !== parseInt(epoch!, 36))
+      throw new Violation('I5', `COMMIT(${gid}) at ${index} after the end of its epoch`);
   }
 
   /** I2: if the log has COMMIT(gid), every member at that index has it prepared. */
   #everyMemberPrepared(index: number, gid: Gid, members: ReadonlyMap<number, number>): void {
     for (const id of members.keys()) {
       const node = this.#nodes()[id - 1]!;
-      if (!node.postgres.prepared.has(gid)) throw new Violation('I2', `the log commits ${gid} at ${index}, and member ${id} has not prepared it`);
+      if (!node.postgres.prepared.has(gid))
+        throw new Violation('I2', `the log commits ${gid} at ${index}, and member ${id} has not prepared it`);
     }
   }
 
@@ -136,14 +150,19 @@ export class Oracle {
   #sameChanges(node: number, { gid, writes }: HistoryEntry): void {
     const same = JSON.stringify(writes.map(({ key, value, op }) => [key, value, op]));
     const origin = JSON.stringify(this.payload(gid).map(({ key, value, op }) => [key, value, op]));
-    if (same !== origin) throw new Violation('equal data', `node ${node} commits other changes for ${gid}: ${same}, not ${origin}`);
+    if (same !== origin)
+      throw new Violation('equal data', `node ${node} commits other changes for ${gid}: ${same}, not ${origin}`);
   }
 
   /** What a transaction overwrites is the version that its origin computed the new one from. */
   #noLostUpdate(node: number, postgres: PostgresModel, { gid }: HistoryEntry): void {
     for (const { key, base } of this.payload(gid)) {
       const writer = postgres.rows.get(key)?.writer ?? null;
-      if (writer !== base) throw new Violation('lost update', `node ${node}: ${gid} changes ${key} of ${base}, but the version there is of ${writer}`);
+      if (writer !== base)
+        throw new Violation(
+          'lost update',
+          `node ${node}: ${gid} changes ${key} of ${base}, but the version there is of ${writer}`,
+        );
     }
   }
 
@@ -156,7 +175,10 @@ export class Oracle {
       const before = position === -1 ? versions.length - 2 : position - 1;
       const writer = postgres.rows.get(key)?.writer;
       if (writer !== undefined && writer !== versions[before]) {
-        throw new Violation('version order', `node ${node}: ${key} goes from ${writer} to ${gid}, elsewhere from ${versions[before]}`);
+        throw new Violation(
+          'version order',
+          `node ${node}: ${key} goes from ${writer} to ${gid}, elsewhere from ${versions[before]}`,
+        );
       }
     }
   }
@@ -175,7 +197,8 @@ export class Oracle {
    */
   rolledBack(node: number, gid: Gid): void {
     const done = this.#nodes()[node - 1]!.postgres.history.some((entry) => entry.gid === gid);
-    if (this.commits.has(gid) && !done) throw new Violation('I1', `node ${node} rolls back ${gid}, which the log commits at ${this.commits.get(gid)}`);
+    if (this.commits.has(gid) && !done)
+      throw new Violation('I1', `node ${node} rolls back ${gid}, which the log commits at ${this.commits.get(gid)}`);
   }
 
   /** I4: a yes is given only for what a crash can't take away. */
@@ -188,16 +211,24 @@ export class Oracle {
   /** I6, and that a committed answer means: committed here, or on every member if that was asked for. */
   answered(node: SimNode, gid: Gid, outcome: CoordinatorOutcome, everywhere: boolean): void {
     const before = this.#told.get(gid);
-    if (before !== undefined) throw new Violation('one answer', `the client of ${gid} was told ${before}, then ${outcome.type}`);
+    if (before !== undefined)
+      throw new Violation('one answer', `the client of ${gid} was told ${before}, then ${outcome.type}`);
     this.#told.set(gid, outcome.type);
     const index = this.commits.get(gid);
-    if (outcome.type === 'aborted' && index !== undefined) throw new Violation('I6', `the client of ${gid} is told that it was aborted; the log commits it at ${index}`);
+    if (outcome.type === 'aborted' && index !== undefined)
+      throw new Violation('I6', `the client of ${gid} is told that it was aborted; the log commits it at ${index}`);
     if (outcome.type !== 'committed') return;
-    if (index === undefined) throw new Violation('I6', `the client of ${gid} is told that it is committed; the log does not have it`);
-    if (outcome.index !== index) throw new Violation('I6', `${gid} is committed at ${index}, the answer says ${outcome.index}`);
+    if (index === undefined)
+      throw new Violation('I6', `the client of ${gid} is told that it is committed; the log does not have it`);
+    if (outcome.index !== index)
+      throw new Violation('I6', `${gid} is committed at ${index}, the answer says ${outcome.index}`);
     for (const one of everywhere ? [...node.core.guard.members.keys()] : [node.id]) {
       const { progress } = this.#nodes()[one - 1]!.postgres;
-      if (progress < index) throw new Violation('visibility', `the client of ${gid} (${index}) is told committed; node ${one} is at ${progress}`);
+      if (progress < index)
+        throw new Violation(
+          'visibility',
+          `the client of ${gid} (${index}) is told committed; node ${one} is at ${progress}`,
+        );
     }
   }
 
@@ -207,18 +238,28 @@ export class Oracle {
     const { core, postgres } = node;
     if (core.state === 'fenced') throw new Violation('I2', `node ${node.id} fenced itself: ${core.fencedBecause}`);
     if (this.lastCommitUpTo(core.committed) > postgres.progress) {
-      throw new Violation('I7', `node ${node.id} says it has committed up to ${core.committed}, its server is at ${postgres.progress}`);
+      throw new Violation(
+        'I7',
+        `node ${node.id} says it has committed up to ${core.committed}, its server is at ${postgres.progress}`,
+      );
     }
-    if (core.guard.index > this.log.length) throw new Violation('one log', `node ${node.id} has read ${core.guard.index} entries of ${this.log.length}`);
+    if (core.guard.index > this.log.length)
+      throw new Violation('one log', `node ${node.id} has read ${core.guard.index} entries of ${this.log.length}`);
     const last = postgres.history.at(-1)?.index ?? 0;
-    if (last !== postgres.progress) throw new Violation('I7', `node ${node.id}: origin progress ${postgres.progress}, data ${last}`);
+    if (last !== postgres.progress)
+      throw new Violation('I7', `node ${node.id}: origin progress ${postgres.progress}, data ${last}`);
   }
 
   installed(node: SimNode, snapshot: GuardSnapshot): void {
     const logged = this.log[snapshot.index - 1];
-    const same = logged?.lastCommit === snapshot.lastCommit && snapshot.members.every(([id, epoch]) => logged.members.get(id) === epoch);
+    const same =
+      logged?.lastCommit === snapshot.lastCommit &&
+      snapshot.members.every(([id, epoch]) => logged.members.get(id) === epoch);
     if (!same || logged.members.size !== snapshot.members.length) {
-      throw new Violation('one log', `node ${node.id} is given a snapshot of ${snapshot.index} that differs from the log`);
+      throw new Violation(
+        'one log',
+        `node ${node.id} is given a snapshot of ${snapshot.index} that differs from the log`,
+      );
     }
   }
 
@@ -227,24 +268,34 @@ export class Oracle {
     if (!node.process.alive) return;
     const own = node.core.coordinator.list().length;
     const foreign = node.core.participant.list().length;
-    if (own > limit || foreign > limit * 8) throw new Violation('bounded tables', `node ${node.id} has ${own} own and ${foreign} foreign transactions`);
+    if (own > limit || foreign > limit * 8)
+      throw new Violation('bounded tables', `node ${node.id} has ${own} own and ${foreign} foreign transactions`);
   }
 
   /** At the end: what clients were told is what the log says, on every node. */
   checkEnd(): void {
     const total = this.#commitIndexes.length;
-    const rows = this.#nodes().map(({ postgres }) => JSON.stringify([...postgres.rows].sort(([a], [b]) => (a < b ? -1 : 1))));
+    const rows = this.#nodes().map(({ postgres }) =>
+      JSON.stringify([...postgres.rows].sort(([a], [b]) => (a < b ? -1 : 1))),
+    );
     for (const node of this.#nodes()) {
       const { postgres, core } = node;
-      if (postgres.history.length !== total) throw new Violation('all equal', `node ${node.id} has ${postgres.history.length} commits of ${total}`);
+      if (postgres.history.length !== total)
+        throw new Violation('all equal', `node ${node.id} has ${postgres.history.length} commits of ${total}`);
       if (rows[node.id - 1] !== rows[0]) throw new Violation('all equal', `node ${node.id} has other rows than node 1`);
-      if (postgres.prepared.size > 0) throw new Violation('nothing is left', `node ${node.id} has ${[...postgres.prepared.keys()].join(', ')} prepared`);
+      if (postgres.prepared.size > 0)
+        throw new Violation(
+          'nothing is left',
+          `node ${node.id} has ${[...postgres.prepared.keys()].join(', ')} prepared`,
+        );
       const open = [...core.coordinator.list(), ...core.participant.list()];
-      if (open.length > 0) throw new Violation('nothing is left', `node ${node.id} has under way: ${JSON.stringify(open)}`);
+      if (open.length > 0)
+        throw new Violation('nothing is left', `node ${node.id} has under way: ${JSON.stringify(open)}`);
     }
     for (const [gid, told] of this.#told) {
       if (told === 'unknown') continue;
-      if (this.commits.has(gid) !== (told === 'committed')) throw new Violation('I6', `the client of ${gid} was told ${told}`);
+      if (this.commits.has(gid) !== (told === 'committed'))
+        throw new Violation('I6', `the client of ${gid} was told ${told}`);
     }
   }
 }

@@ -162,7 +162,12 @@ export class PostgresModel {
    * Changes one row under its lock. `change` gets the newest committed version (READ COMMITTED looks again after a wait),
    * or the transaction's own, and says what to write, or the SQLSTATE of an error. An error ends the transaction.
    */
-  write(backend: Backend, key: string, change: (value: string | undefined) => string | Omit<Write, 'key' | 'base'>, reply: Reply<string>): void {
+  write(
+    backend: Backend,
+    key: string,
+    change: (value: string | undefined) => string | Omit<Write, 'key' | 'base'>,
+    reply: Reply<string>,
+  ): void {
     const tx = backend.tx;
     if (tx?.state !== 'open') return reply({ ok: false, sqlstate: '25P02' });
     const failed = (sqlstate: string) => {
@@ -176,7 +181,8 @@ export class PostgresModel {
       const change_ = change(value);
       if (typeof change_ === 'string') return failed(change_);
       const base = own === undefined ? (row?.writer ?? null) : own.base;
-      const op = own === undefined ? change_.op : base === null ? 'insert' : change_.op === 'delete' ? 'delete' : 'update';
+      const op =
+        own === undefined ? change_.op : base === null ? 'insert' : change_.op === 'delete' ? 'delete' : 'update';
       tx.writes.set(key, { key, op, base, value: change_.value });
       reply({ ok: true, value: change_.value });
     };
@@ -226,7 +232,8 @@ export class PostgresModel {
   prepare(backend: Backend, gid: Gid, reply: Reply<Tx>): void {
     const { tx } = backend;
     if (tx?.state !== 'open') return reply({ ok: false, sqlstate: '25P02' });
-    if (this.prepared.has(gid)) throw new Violation('duplicate PREPARE', `${gid} is prepared already on ${this.process.name}`);
+    if (this.prepared.has(gid))
+      throw new Violation('duplicate PREPARE', `${gid} is prepared already on ${this.process.name}`);
     tx.gid = gid;
     tx.state = 'preparing';
     const unfinished = {

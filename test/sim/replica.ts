@@ -127,14 +127,18 @@ export class Replica {
     }
     const backend = this.#connect();
     this.#replays.set(gid, backend);
-    this.call(backend, (reply) => postgres.replay(backend, gid, world.oracle.payload(gid), reply), (result) => {
-      this.#replays.delete(gid);
-      postgres.close(backend);
-      if (result.ok) return this.#node.feed({ type: 'applied', gid });
-      world.count(`replay ${result.sqlstate}`);
-      const error = { sqlstate: result.sqlstate, message: 'replay failed' };
-      this.#node.feed({ type: 'applied', gid, error });
-    });
+    this.call(
+      backend,
+      (reply) => postgres.replay(backend, gid, world.oracle.payload(gid), reply),
+      (result) => {
+        this.#replays.delete(gid);
+        postgres.close(backend);
+        if (result.ok) return this.#node.feed({ type: 'applied', gid });
+        world.count(`replay ${result.sqlstate}`);
+        const error = { sqlstate: result.sqlstate, message: 'replay failed' };
+        this.#node.feed({ type: 'applied', gid, error });
+      },
+    );
   }
 
   cancelApply(gid: Gid): void {
@@ -161,13 +165,18 @@ export class Replica {
   #watch(): void {
     const { world, postgres, process } = this.#node;
     world.loop.in(process, world.rng.between(8, 30), () => {
-      const running = new Map([...this.#replays, ...[...this.#catchUps.values()].map(({ gid, backend }) => [gid, backend] as const)]);
+      const running = new Map([
+        ...this.#replays,
+        ...[...this.#catchUps.values()].map(({ gid, backend }) => [gid, backend] as const),
+      ]);
       for (const [gid, backend] of running) {
         const holder = backend?.tx === undefined ? undefined : postgres.locks.holderBefore(backend.tx);
         if (holder === undefined) continue;
         world.count('blocked replays seen');
         const isNamed = holder.kind === 'replay' || holder.state === 'prepared';
-        const who = isNamed ? ({ type: 'transaction', gid: holder.gid! } as const) : ({ type: 'backend', pid: holder.pid } as const);
+        const who = isNamed
+          ? ({ type: 'transaction', gid: holder.gid! } as const)
+          : ({ type: 'backend', pid: holder.pid } as const);
         world.loop.in(process, 0.5, () => {
           this.#node.feed({ type: 'blocked', gid, holder: who });
         });
@@ -198,7 +207,11 @@ export class Replica {
         const entry = batch[position];
         if (entry === undefined) return reply({ ok: true, value: null });
         postgres.commitPrepared(entry.gid, entry.index, (result) => {
-          if (!result.ok) throw new Violation('I4', `COMMIT PREPARED ${entry.gid} (${entry.index}) on node ${this.#node.id} fails: ${result.sqlstate}`);
+          if (!result.ok)
+            throw new Violation(
+              'I4',
+              `COMMIT PREPARED ${entry.gid} (${entry.index}) on node ${this.#node.id} fails: ${result.sqlstate}`,
+            );
           if (this.#node.run === this.#run) {
             world.loop.in(process, 0.2, () => this.#node.feed({ type: 'committed', index: entry.index }));
           }
@@ -218,13 +231,18 @@ export class Replica {
   rollbackPrepared(gid: Gid): void {
     const { postgres, world } = this.#node;
     const backend = this.#connect();
-    this.call<null>(backend, (reply) => postgres.rollbackPrepared(gid, reply), (result) => {
-      postgres.close(backend);
-      if (!result.ok && result.sqlstate === '08006') return;
-      if (!result.ok && result.sqlstate !== '42704') throw new Violation('rollback', `ROLLBACK PREPARED ${gid} fails: ${result.sqlstate}`);
-      if (!result.ok) world.oracle.rolledBack(this.#node.id, gid);
-      this.#node.feed({ type: 'rolled-back', gid });
-    });
+    this.call<null>(
+      backend,
+      (reply) => postgres.rollbackPrepared(gid, reply),
+      (result) => {
+        postgres.close(backend);
+        if (!result.ok && result.sqlstate === '08006') return;
+        if (!result.ok && result.sqlstate !== '42704')
+          throw new Violation('rollback', `ROLLBACK PREPARED ${gid} fails: ${result.sqlstate}`);
+        if (!result.ok) world.oracle.rolledBack(this.#node.id, gid);
+        this.#node.feed({ type: 'rolled-back', gid });
+      },
+    );
   }
 
   // ---- catch-up
@@ -242,7 +260,8 @@ export class Replica {
       if (one.cancelled || postgres.process.life !== this.#life) return;
       const found = this.#fromDonor((history) => history.find(({ index }) => index === one.index));
       if (found === undefined) return this.#fetch(one);
-      if (found.gid !== one.gid) throw new Violation('one log', `a donor has ${found.gid} at ${one.index}, not ${one.gid}`);
+      if (found.gid !== one.gid)
+        throw new Violation('one log', `a donor has ${found.gid} at ${one.index}, not ${one.gid}`);
       this.#replayMissing(one, found);
     });
   }
@@ -251,18 +270,22 @@ export class Replica {
     const { world, postgres } = this.#node;
     const backend = this.#connect();
     one.backend = backend;
-    this.call(backend, (reply) => postgres.replay(backend, one.gid, writes, reply), (result) => {
-      postgres.close(backend);
-      one.backend = undefined;
-      if (!result.ok) {
-        world.count(`catch-up ${result.sqlstate}`);
-        if (!one.cancelled) this.#fetch(one);
-        return;
-      }
-      world.count('catch-ups');
-      if (!one.cancelled) this.#catchUps.delete(one.gid);
-      this.#node.feed({ type: 'caught-up', gid: one.gid, index: one.index, database: one.database });
-    });
+    this.call(
+      backend,
+      (reply) => postgres.replay(backend, one.gid, writes, reply),
+      (result) => {
+        postgres.close(backend);
+        one.backend = undefined;
+        if (!result.ok) {
+          world.count(`catch-up ${result.sqlstate}`);
+          if (!one.cancelled) this.#fetch(one);
+          return;
+        }
+        world.count('catch-ups');
+        if (!one.cancelled) this.#catchUps.delete(one.gid);
+        this.#node.feed({ type: 'caught-up', gid: one.gid, index: one.index, database: one.database });
+      },
+    );
   }
 
   /** Asks one other node, if it can be reached. */

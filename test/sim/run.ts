@@ -29,7 +29,9 @@ export function runSeed(seed: number, steps: number, verbose = false): RunResult
     const rule = error instanceof Violation ? error.rule : `assertion: ${message.split(/[:0-9]/)[0]!.trim()}`;
     failure = { rule, message, stack, lines: world.trace.last() };
   }
-  for (const node of world.nodes) if (node.postgres.locks.deadlocks > 0) world.counts.set('deadlocks', (world.counts.get('deadlocks') ?? 0) + node.postgres.locks.deadlocks);
+  for (const node of world.nodes)
+    if (node.postgres.locks.deadlocks > 0)
+      world.counts.set('deadlocks', (world.counts.get('deadlocks') ?? 0) + node.postgres.locks.deadlocks);
   return { seed, hash: world.trace.hash, steps: world.loop.steps, time: world.loop.now, counts: world.counts, failure };
 }
 

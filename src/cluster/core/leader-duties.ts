@@ -24,16 +24,19 @@ export class LeaderDuties {
   readonly #settings: LeaderSettings;
   readonly #overlay: Guard;
   /** Of each node: its newest epoch that proposed something here, and the last proposal. */
-  readonly #proposed = new Map<NodeId, { readonly epoch: Epoch; readonly attempt: number }>();
+  readonly #proposed: Map<NodeId, { readonly epoch: Epoch; readonly attempt: number }>;
   /** When each member was last seen taking part properly; monotonic milliseconds. */
-  readonly #lastGood = new Map<NodeId, number>();
+  readonly #lastGood: Map<NodeId, number>;
   #born: number;
 
-  constructor(settings: LeaderSettings, term: number, applied: Guard, now: number) {
+  /** `former` are the duties of the same term whose view of the log turned out wrong. */
+  constructor(settings: LeaderSettings, term: number, applied: Guard, now: number, former?: LeaderDuties) {
     this.#settings = settings;
     this.term = term;
     this.#overlay = applied.clone();
-    this.#born = now;
+    this.#born = former === undefined ? now : former.#born;
+    this.#proposed = former === undefined ? new Map() : former.#proposed;
+    this.#lastGood = former === undefined ? new Map() : former.#lastGood;
   }
 
   /** Why this command must not be appended now; undefined if it may. */
@@ -56,11 +59,6 @@ export class LeaderDuties {
       return true;
     this.#proposed.set(node, { epoch, attempt: command.attempt });
     return false;
-  }
-
-  /** The last entry appended, or seen at the beginning. */
-  get index(): LogIndex {
-    return this.#overlay.index;
   }
 
   /** The command is appended next. Only this leader appends in its term, so the index is known beforehand. */

@@ -28,7 +28,7 @@ export class NodeCore {
   readonly #announcements = new Announcements();
   #duties: LeaderDuties | undefined;
   /** Raft refused an entry although this node may still lead: the last index before it, and that term. */
-  #refusedAfter: { readonly index: LogIndex; readonly term: number } | undefined;
+  #refusedAfter: { readonly index: LogIndex; readonly duties: LeaderDuties } | undefined;
   #leader: { readonly node: NodeId; readonly term: number } | undefined;
   #state: NodeState = 'recovering';
   /** What was found prepared, while a gap keeps this node from making use of it. */
@@ -86,6 +86,11 @@ export class NodeCore {
     return this.#queue.committed;
   }
 
+  /** The highest log index whose COMMIT PREPARED may have been sent. */
+  get handedOut(): LogIndex {
+    return this.#queue.handedOut;
+  }
+
   get queueLength(): number {
     return this.#queue.length;
   }
@@ -129,7 +134,7 @@ export class NodeCore {
       case 'leadership':
         return this.#onLeadership(event);
       case 'append-refused':
-        return this.#onAppendRefused();
+        return this.#onAppendRefused(event.index);
       case 'message':
         return this.#onMessage(event.from, event.message);
       case 'link-up':
@@ -273,11 +278,12 @@ export class NodeCore {
    * Raft does not lead any more, which it tells next; or it has too much under way. Its log lacks what the duties' view of
    * it has, so that view is of no use; a new one can be had when all that was appended before is applied.
    */
-  #onAppendRefused(): void {
+  #onAppendRefused(index: LogIndex | undefined): void {
     const duties = this.#duties;
     if (duties === undefined) return;
-    this.#refusedAfter = { index: (duties.index - 1) as LogIndex, term: duties.term };
     this.#duties = undefined;
+    if (index === undefined) return;
+    this.#refusedAfter = { index: (index - 1) as LogIndex, duties };
     this.#resumeDuties();
   }
 
@@ -286,8 +292,8 @@ export class NodeCore {
     if (refused === undefined || this.#guard.index < refused.index) return;
     this.#refusedAfter = undefined;
     const { node, term } = this.#leader ?? {};
-    if (node !== this.#settings.self || term !== refused.term) return;
-    this.#duties = new LeaderDuties(this.#settings, term, this.#guard, this.#now);
+    if (node !== this.#settings.self || term !== refused.duties.term) return;
+    this.#duties = new LeaderDuties(this.#settings, term, this.#guard, this.#now, refused.duties);
   }
 
   // ---- proposals
@@ -303,7 +309,8 @@ export class NodeCore {
     // Anything but the leader of that very term says nothing: the sender asks again when it knows better.
     if (duties === undefined || duties.term !== term || duties.isOvertaken(command)) return;
     const reason = duties.check(command, new Map(votes), asOf);
-    if (reason === undefined) this.#effects.push({ type: 'append', term, index: duties.append(command, this.#now), command });
+    if (reason === undefined)
+      this.#effects.push({ type: 'append', term, index: duties.append(command, this.#now), command });
     else if (reason.type !== 'already-committed') this.#reject(from, term, command, reason);
   }
 
@@ -369,6 +376,7 @@ export class NodeCore {
         return this.#coordinate({ type: 'committed', node: from, index: message.index });
       case 'raft':
       case 'fetch':
+      case 'history':
         throw new Error(`"${message.t}" is not for the node core`);
     }
   }

@@ -30,8 +30,11 @@ export type NodeEvent =
   /** The leader's snapshot replaces all entries up to its index. */
   | { readonly type: 'install'; readonly snapshot: GuardSnapshot }
   | { readonly type: 'leadership'; readonly leader: NodeId | null; readonly term: number; readonly ready: boolean }
-  /** Raft did not take what `append` asked for: this node does not lead that term any more. */
-  | { readonly type: 'append-refused' }
+  /**
+   * Raft did not take what `append` asked for, at that index: this node does not lead that term any more, or it hands over,
+   * or it has too much under way. Without the index a leader that goes on leading takes no proposals for the rest of its term.
+   */
+  | { readonly type: 'append-refused'; readonly index?: LogIndex | undefined }
   | { readonly type: 'message'; readonly from: NodeId; readonly message: PeerMessage }
   | { readonly type: 'link-up'; readonly peer: NodeId }
   /** The cluster's prepared transactions with their databases, and the committed index, read when nothing of this proxy ran there. */
