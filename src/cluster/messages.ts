@@ -33,7 +33,40 @@ export type PeerMessage =
   | { readonly t: 'rejected'; readonly term: number; readonly command: LogCommand; readonly reason: Rejection }
   /** To the leader: this member should be excluded. */
   | { readonly t: 'suspect'; readonly node: NodeId; readonly epoch: Epoch; readonly reason: string }
-  | { readonly t: 'committed'; readonly index: LogIndex };
+  | { readonly t: 'committed'; readonly index: LogIndex }
+  /** A node that was away asks a donor for what was committed after `after`. Answered on the bulk link, under `id`. */
+  | {
+      readonly t: 'history';
+      readonly id: number;
+      readonly database: string;
+      readonly after: LogIndex;
+      /** Bytes, roughly. */
+      readonly limit: number;
+      /** Only which transactions there are. */
+      readonly headersOnly: boolean;
+    };
+
+/** What travels on bulk connections. */
+export type BulkMessage = Chunk | HistoryMessage;
+
+/** A part of one committed transaction; the last one bears its name and the time of its decision. */
+export interface HistoryPiece {
+  readonly index: LogIndex;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly last: boolean;
+  readonly gid?: string;
+  readonly time?: number;
+}
+
+/** The answer to `history`: pieces in log order, or the reason why this donor can't help. */
+export interface HistoryMessage {
+  readonly id: number;
+  readonly pieces: readonly HistoryPiece[];
+  /** Nothing more is committed at the donor now. */
+  readonly end: boolean;
+  readonly error?: string;
+}
 
 /** On a bulk connection: the answer to `fetch`, or an error text when the transaction's changes are gone. */
 export interface Chunk {

@@ -11,7 +11,9 @@ import type { Logger } from '../runtime/log.ts';
 import type { CommitLevel, CommitOutcome, Commits } from '../session/ports.ts';
 import { NodeCore } from './core/node-core.ts';
 import type { NodeEffect, NodeEvent, NodeSettings } from './core/types.ts';
-import type { Beat, Chunk, PeerMessage } from './messages.ts';
+import type { Beat, BulkMessage, PeerMessage } from './messages.ts';
+import type { CatchUp } from './catch-up.ts';
+import type { HistoryClient } from './history-client.ts';
 import type { ChangeSource, Replica } from './ports.ts';
 import { RemoteChanges } from './remote-changes.ts';
 
@@ -25,7 +27,7 @@ export interface DecisionLog {
 export interface PeerSender {
   send(to: NodeId, message: PeerMessage): boolean;
   broadcast(message: PeerMessage): void;
-  sendChunk(to: NodeId, chunk: Chunk): Promise<boolean>;
+  sendBulk(to: NodeId, message: BulkMessage): Promise<boolean>;
 }
 
 export interface ClusterNodeOptions {
@@ -86,6 +88,8 @@ export class ClusterNode implements Commits {
   #replica!: Replica;
   #raft!: DecisionLog;
   #links!: PeerSender;
+  #history!: HistoryClient;
+  #catchUp!: CatchUp;
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
@@ -95,7 +99,9 @@ export class ClusterNode implements Commits {
   }
 
   /** Joins the node with the parts that report to it. */
-  connect(parts: { replica: Replica; raft: DecisionLog; links: PeerSender }): void {
+  connect(parts: { replica: Replica; raft: DecisionLog; links: PeerSender; history: HistoryClient; catchUp: CatchUp }): void {
+    this.#history = parts.history;
+    this.#catchUp = parts.catchUp;
     this.#replica = parts.replica;
     this.#raft = parts.raft;
     this.#links = parts.links;
@@ -156,6 +162,7 @@ export class ClusterNode implements Commits {
         return this.#apply(effect.gid, effect.database);
       case 'cancel-apply':
         this.#options.observer.conflict('replay_refused');
+        this.#catchUp.drop(effect.gid);
         return replica.cancelApply(effect.gid);
       case 'rollback-prepared':
         return replica.rollbackPrepared(effect.gid, effect.database);
@@ -163,6 +170,7 @@ export class ClusterNode implements Commits {
         this.#options.observer.conflict('client_aborted');
         return replica.overruleBackend(effect.pid, effect.error);
       case 'recover':
+        this.#catchUp.reset();
         return replica.recover();
       case 'release':
         this.#sources.delete(effect.gid);
@@ -177,10 +185,10 @@ export class ClusterNode implements Commits {
         return;
       }
       case 'missing':
-        this.#options.log.warn({ gid: effect.gid, index: effect.index }, 'a committed transaction is missing here');
-        return;
+        return this.#catchUp.need(effect.index, effect.gid, effect.database);
       case 'gap':
-        this.#options.log.warn({ from: effect.from, to: effect.to }, 'entries of the decision log are gone that are missing here');
+        this.#options.log.warn({ from: effect.from, to: effect.to }, 'the log begins after what PostgreSQL has: asking the others');
+        void this.#catchUp.fillGap(effect.from, effect.to);
         return;
       case 'fenced':
         this.#options.log.fatal(`this node takes no part any more: ${effect.reason}`);
@@ -205,6 +213,9 @@ export class ClusterNode implements Commits {
         return this.#raft.receive(from, message.m);
       case 'fetch':
         void this.#serve(from, message.gid, message.offset, message.limit);
+        return;
+      case 'history':
+        void this.#serveHistory(from, message);
         return;
       case 'beat':
         this.clock.receive(message.clock);
@@ -231,18 +242,34 @@ export class ClusterNode implements Commits {
     return this.#heard.get(node);
   }
 
-  onChunk(from: NodeId, chunk: Chunk): void {
-    this.#remote.onChunk(from, chunk);
+  onBulk(from: NodeId, message: BulkMessage): void {
+    if ('pieces' in message) this.#history.onAnswer(from, message);
+    else this.#remote.onChunk(from, message);
+  }
+
+  /** A node that was away reads what was committed without it. */
+  async #serveHistory(to: NodeId, request: Extract<PeerMessage, { t: 'history' }>): Promise<void> {
+    const { id } = request;
+    try {
+      await this.#links.sendBulk(to, { id, ...(await this.#replica.readHistory(to, request)) });
+    } catch (error) {
+      await this.#links.sendBulk(to, { id, pieces: [], end: true, error: (error as Error).message });
+    }
+  }
+
+  /** The local PostgreSQL has finished a replay, or given it up. */
+  onApplied(gid: Gid, error: ErrorReport | undefined): void {
+    if (!this.#catchUp.onApplied(gid, error)) this.step({ type: 'applied', gid, error });
   }
 
   /** A peer pulls a piece of an own transaction. */
   async #serve(to: NodeId, gid: Gid, offset: number, limit: number): Promise<void> {
     try {
       const { bytes, last } = await this.#replica.readChanges(gid, offset, limit);
-      await this.#links.sendChunk(to, { gid, offset, bytes, last });
+      await this.#links.sendBulk(to, { gid, offset, bytes, last });
     } catch (error) {
       const reason = `node ${this.#options.settings.self} does not have the changes of "${gid}": ${(error as Error).message}`;
-      await this.#links.sendChunk(to, { gid, offset, bytes: new Uint8Array(0), last: true, error: reason });
+      await this.#links.sendBulk(to, { gid, offset, bytes: new Uint8Array(0), last: true, error: reason });
     }
   }
 
@@ -262,6 +289,7 @@ export class ClusterNode implements Commits {
 
   onPostgres(event: Extract<NodeEvent, { type: 'postgres-up' | 'postgres-down' }>): void {
     this.#postgresUp = event.type === 'postgres-up';
+    if (!this.#postgresUp) this.#catchUp.reset();
     this.step(event);
   }
 

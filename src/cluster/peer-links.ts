@@ -6,7 +6,7 @@ import type { NodeId } from '../runtime/ids.ts';
 import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { FrameReader, FrameWriter } from './frames.ts';
 import { greet, receive, type Hello, type LinkKind } from './handshake.ts';
-import type { Chunk, PeerMessage } from './messages.ts';
+import type { BulkMessage, PeerMessage } from './messages.ts';
 
 export interface Address {
   readonly host: string;
@@ -24,7 +24,7 @@ export interface PeerLinksOptions {
   readonly silence: number;
   readonly log: Logger;
   onMessage(from: NodeId, message: PeerMessage): void;
-  onChunk(from: NodeId, chunk: Chunk): void;
+  onBulk(from: NodeId, message: BulkMessage): void;
   /** This node's control link to the peer is up: messages can be sent. */
   onUp(peer: NodeId): void;
   onDown(peer: NodeId): void;
@@ -106,7 +106,7 @@ class Outgoing {
     this.#options.log.warn({ peer: this.#peer, kind: this.#kind }, `peer link: ${message}`);
   }
 
-  send(message: PeerMessage | Chunk): boolean {
+  send(message: PeerMessage | BulkMessage): boolean {
     const writer = this.#writer;
     if (writer === undefined) return false;
     if (writer.backlog > MAX_BACKLOG) {
@@ -118,7 +118,7 @@ class Outgoing {
   }
 
   /** Sends and waits until the kernel has room again. False when the link is down. */
-  async sendAndDrain(message: Chunk): Promise<boolean> {
+  async sendAndDrain(message: BulkMessage): Promise<boolean> {
     if (!this.send(message)) return false;
     const socket = this.#socket;
     if (socket !== undefined && this.#writer?.flush() === false && !socket.destroyed) {
@@ -178,8 +178,8 @@ export class PeerLinks {
     for (const link of this.#control.values()) link.send(message);
   }
 
-  sendChunk(to: NodeId, chunk: Chunk): Promise<boolean> {
-    return this.#bulk.get(to)?.sendAndDrain(chunk) ?? Promise.resolve(false);
+  sendBulk(to: NodeId, message: BulkMessage): Promise<boolean> {
+    return this.#bulk.get(to)?.sendAndDrain(message) ?? Promise.resolve(false);
   }
 
   isUp(peer: NodeId): boolean {
@@ -231,7 +231,7 @@ export class PeerLinks {
     const reader = new FrameReader((body) => {
       const message: unknown = unpackr.unpack(body);
       if (hello.kind === 'control') this.#options.onMessage(from, message as PeerMessage);
-      else this.#options.onChunk(from, message as Chunk);
+      else this.#options.onBulk(from, message as BulkMessage);
     });
     socket.on('data', (chunk: Buffer) => reader.push(chunk));
   }

@@ -1,7 +1,7 @@
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
-import type { Gid } from '../runtime/ids.ts';
-import type { Chunk } from './messages.ts';
+import type { Gid, NodeId } from '../runtime/ids.ts';
+import type { Chunk, HistoryMessage, PeerMessage } from './messages.ts';
 
 /** Where a replay gets a transaction's changes from: whole, or piece by piece from its origin. */
 export type ChangeSource =
@@ -24,4 +24,6 @@ export interface Replica {
   release(gid: Gid): void;
   /** A piece of an own transaction's changes. */
   readChanges(gid: Gid, offset: number, limit: number): Promise<Pick<Chunk, 'bytes' | 'last'>>;
+  /** What is committed here after an index, for a node that was away. Rejects with the reason when this node can't tell. */
+  readHistory(reader: NodeId, request: Extract<PeerMessage, { t: 'history' }>): Promise<Pick<HistoryMessage, 'pieces' | 'end'>>;
 }

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import pg from 'pg';
 import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
@@ -11,6 +12,8 @@ import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, type Blocked } from './apply/blockers.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
 import { Decoder } from './decoder.ts';
+import { HistorySlot } from './history/history-slot.ts';
+import type { HistorySource } from './history/history-server.ts';
 import { APPLICATION_NAME, holdOrigin, takeOver } from './origins.ts';
 import type { TransactionSpool } from './spool.ts';
 
@@ -23,6 +26,9 @@ export interface DatabaseReplicaOptions {
   readonly stride: number;
   readonly apply: { readonly sessions: number; readonly statementCache: number };
   readonly spool: TransactionSpool;
+  /** Where notes about slots are kept. */
+  readonly directory: string;
+  readonly handedOut: () => LogIndex;
   readonly log: Logger;
   /** Whether a decoded transaction belongs to this run and is under way. */
   readonly wants: (gid: Gid) => boolean;
@@ -50,6 +56,7 @@ export class DatabaseReplica {
   #commitOrigin = '';
   #pool!: ApplyPool;
   #decoder!: Decoder;
+  #history!: HistorySlot;
   #safety!: FunctionSafety;
   #closed = false;
   readonly #connections: ServerConnection[] = [];
@@ -98,6 +105,8 @@ export class DatabaseReplica {
     await this.#openPool(oid);
     const slot = `pgmm_live_${oid}`;
     await this.#ensureSlot(slot);
+    const note = join(this.#options.directory, `history-${oid}.json`);
+    this.#history = await HistorySlot.open(this.#control, `pgmm_history_${oid}`, note, this.#options.handedOut);
     await takeOver(this.#control, () => this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }));
   }
 
@@ -189,6 +198,24 @@ export class DatabaseReplica {
 
   get safety(): FunctionSafety {
     return this.#safety;
+  }
+
+  /** For readers of what was committed here. */
+  get history(): HistorySource {
+    const { server, database } = this.#options;
+    return {
+      from: this.#history.from,
+      readerOptions: () => ({
+        connection: { ...server, database, applicationName: `${APPLICATION_NAME} history` },
+        slot: this.#history.name,
+        publication: PUBLICATION,
+      }),
+    };
+  }
+
+  /** Lets go of WAL that no node needs: all have committed up to `needed`. */
+  async advanceHistory(needed: LogIndex): Promise<void> {
+    await this.#history.advance(this.#options.handedOut, needed);
   }
 
   get committer(): OriginCommitConnection {

@@ -2,12 +2,13 @@ import { Committer } from '../commit/committer.ts';
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
 import { parseGid } from '../commit/gid.ts';
-import type { Gid, LogIndex } from '../runtime/ids.ts';
+import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { PgError } from '../runtime/errors.ts';
 import type { ConflictVictim } from '../session/ports.ts';
 import type { ApplyResult, RecordSource } from './apply/apply-session.ts';
 import { DatabaseReplica, type DatabaseReplicaOptions } from './database-replica.ts';
+import { HistoryServer, type HistoryAnswer, type HistoryRequest } from './history/history-server.ts';
 import type { TransactionSpool } from './spool.ts';
 
 /** What the local PostgreSQL reports to the cluster node. */
@@ -27,7 +28,9 @@ export interface ReplicaEvents {
 export interface LocalReplicaOptions {
   readonly cluster: string;
   readonly databases: readonly string[];
-  readonly database: Pick<DatabaseReplicaOptions, 'node' | 'server' | 'secret' | 'stride' | 'apply'>;
+  readonly database: Pick<DatabaseReplicaOptions, 'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut'>;
+  /** The lowest log index from which some node may ask to go on; 0 while that is not known. */
+  readonly neededHistory: () => LogIndex;
   readonly spool: TransactionSpool;
   /** Milliseconds after which a replay that isn't done is looked at for what it waits for. */
   readonly conflictCheckAfter: number;
@@ -42,6 +45,7 @@ export interface LocalReplicaOptions {
 
 const RECONNECT_DELAY = 500;
 const SWEEP_INTERVAL = 5000;
+const HISTORY_INTERVAL = 5000;
 
 /**
  * The local PostgreSQL as the cluster node sees it: all coordinated databases together, up or down as a whole. A lost
@@ -57,6 +61,7 @@ export class LocalReplica {
   #stopped = false;
   #recovering: Promise<void> | undefined;
   #recoverAgain = false;
+  readonly #history = new HistoryServer((database) => this.#databases.get(database)?.history);
   readonly #rollbacks = new Set<Promise<void>>();
   readonly #origin = new Map<Gid, string>();
   readonly #begun = new Map<Gid, number>();
@@ -79,6 +84,7 @@ export class LocalReplica {
     void this.#connect();
     this.#timers.push(setInterval(() => void this.#look(), this.#options.conflictCheckAfter));
     this.#timers.push(setInterval(() => void this.#sweep(), SWEEP_INTERVAL));
+    this.#timers.push(setInterval(() => void this.#advanceHistory(), HISTORY_INTERVAL));
   }
 
   get isUp(): boolean {
@@ -233,6 +239,20 @@ export class LocalReplica {
     return this.#options.spool.read(gid, offset, limit);
   }
 
+  readHistory(reader: NodeId, request: HistoryRequest): Promise<HistoryAnswer> {
+    return this.#history.read(reader, request);
+  }
+
+  async #advanceHistory(): Promise<void> {
+    if (!this.#up) return;
+    const needed = this.#options.neededHistory();
+    for (const [name, database] of this.#databases) {
+      await database.advanceHistory(needed).catch((error: unknown) => {
+        this.#options.log.warn({ err: error, database: name }, 'the history slot could not be advanced');
+      });
+    }
+  }
+
   /** Lets everything that runs come to its end, then reports what PostgreSQL has. */
   recover(): void {
     if (!this.#up) return;
@@ -360,6 +380,7 @@ export class LocalReplica {
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const timer of this.#timers) clearInterval(timer);
+    this.#history.stop();
     await this.#committer.stop();
     for (const database of this.#databases.values()) database.close();
   }

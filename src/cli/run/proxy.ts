@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { AdminServer } from '../../admin/http.ts';
 import { Metrics } from '../../admin/metrics.ts';
 import { DdlMessages } from '../../catalog/ddl-message.ts';
+import { CatchUp } from '../../cluster/catch-up.ts';
+import { HistoryClient } from '../../cluster/history-client.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
 import { ClusterNode } from '../../cluster/node.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
@@ -35,6 +37,7 @@ export class Proxy {
   readonly #raft: RaftNode;
   readonly #links: PeerLinks;
   readonly #replica: LocalReplica;
+  readonly #catchUp: CatchUp;
   readonly #listener: Listener;
   readonly #admin: AdminServer;
   readonly #status: NodeStatusSource;
@@ -73,6 +76,8 @@ export class Proxy {
       config.raft.retainEntries,
     );
     this.#replica = this.#createReplica(log, spool, victims);
+    const history = this.#createHistoryClient();
+    this.#catchUp = this.#createCatchUp(log, history, spool);
     this.#node.connect({
       replica: this.#replica,
       raft: {
@@ -83,6 +88,8 @@ export class Proxy {
         receive: (from, message) => this.#raft.receive(from, message as Message),
       },
       links: this.#links,
+      history,
+      catchUp: this.#catchUp,
     });
     this.#listener = this.#createListener(log, victims);
     this.#status = new NodeStatusSource({
@@ -147,7 +154,7 @@ export class Proxy {
       silence: heartbeat.timeout * 2,
       log,
       onMessage: (from, message) => this.#node.onMessage(from, message),
-      onChunk: (from, chunk) => this.#node.onChunk(from, chunk),
+      onBulk: (from, message) => this.#node.onBulk(from, message),
       onUp: (peer) => this.#node.step({ type: 'link-up', peer }),
       onDown: (peer) => log.warn({ peer }, 'peer link down'),
     });
@@ -204,7 +211,10 @@ export class Proxy {
         secret: cluster.secret,
         stride: sequences.stride,
         apply,
+        directory: this.#config.dataDir,
+        handedOut: () => this.#node.core.handedOut,
       },
+      neededHistory: () => this.#neededHistory(),
       spool,
       conflictCheckAfter: apply.conflictCheckAfter,
       log,
@@ -218,7 +228,7 @@ export class Proxy {
         up: (committed, prepared) => this.#node.onPostgres({ type: 'postgres-up', committed, prepared }),
         down: () => this.#node.onPostgres({ type: 'postgres-down' }),
         committed: (index) => this.#node.step({ type: 'committed', index }),
-        applied: (gid, error) => this.#node.step({ type: 'applied', gid, error }),
+        applied: (gid, error) => this.#node.onApplied(gid, error),
         rolledBack: (gid) => this.#node.step({ type: 'rolled-back', gid }),
         blocked: (gid, holder, table) => this.#node.step({ type: 'blocked', gid, holder, table }),
         decoded: (gid, database, data) => this.#node.onDecoded(gid, database, data),
@@ -231,6 +241,40 @@ export class Proxy {
         },
       },
     });
+  }
+
+  /** Members that are heard of, the least loaded kind first: whoever leads the log has enough to do. */
+  #createHistoryClient(): HistoryClient {
+    const { nodes, node, member } = this.#config;
+    return new HistoryClient({
+      send: (to, message) => this.#links.send(to, message),
+      donors: () => {
+        const { leader } = this.#raft.status;
+        const members = nodes.map(({ id }) => id).filter((id) => id !== node && this.#links.isUp(id));
+        return members.sort((a, b) => Number(a === leader) - Number(b === leader));
+      },
+      timeout: member.voteTimeout,
+    });
+  }
+
+  #createCatchUp(log: Logger, history: HistoryClient, spool: TransactionSpool): CatchUp {
+    return new CatchUp({
+      databases: this.#config.databases,
+      history,
+      spool,
+      log,
+      committed: () => this.#node.core.committed,
+      apply: (gid, database, source) => this.#replica.apply(gid, database, source),
+      caughtUp: (gid, index, database) => this.#node.step({ type: 'caught-up', gid, index, database }),
+      gapFilled: (from, to, entries) => this.#node.step({ type: 'gap-filled', from, to, entries }),
+    });
+  }
+
+  /** What the slowest node has committed; nothing may be let go of while one of them has not been heard of. */
+  #neededHistory(): LogIndex {
+    const { nodes, node } = this.#config;
+    const committed = nodes.map(({ id }) => (id === node ? this.#node.core.committed : this.#node.heardOf(id)?.committed));
+    return Math.min(...committed.map((index) => index ?? 0)) as LogIndex;
   }
 
   #createListener(log: Logger, victims: Map<number, ConflictVictim>): Listener {
@@ -280,6 +324,7 @@ export class Proxy {
     for (const timer of this.#timers) clearInterval(timer);
     this.#stopWatching?.();
     this.#node.stop();
+    this.#catchUp.stop();
     await this.#replica.stop();
     await this.#raft.stop();
     await this.#links.stop();

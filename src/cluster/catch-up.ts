@@ -1,0 +1,258 @@
+import type { DecidedCommit } from '../commit/core/commit-queue.ts';
+import type { ErrorReport } from '../commit/core/types.ts';
+import type { Gid, LogIndex } from '../runtime/ids.ts';
+import type { Logger } from '../runtime/log.ts';
+import type { HistoryPiece } from './messages.ts';
+import type { HistoryClient } from './history-client.ts';
+import type { ChangeSource } from './ports.ts';
+
+/** Keeps what was read and waits to be replayed; see replication/spool.ts. */
+export interface CatchUpSpool {
+  begin(key: Gid): void;
+  append(key: Gid, bytes: Buffer): boolean;
+  complete(key: Gid): Buffer | undefined;
+  settled(key: Gid): Promise<void>;
+  read(key: Gid, offset: number, limit: number): Promise<{ bytes: Uint8Array; last: boolean }>;
+  release(key: Gid): void;
+}
+
+export interface CatchUpOptions {
+  readonly databases: readonly string[];
+  readonly history: HistoryClient;
+  readonly spool: CatchUpSpool;
+  readonly log: Logger;
+  /** How far this node's PostgreSQL has committed. */
+  readonly committed: () => LogIndex;
+  readonly apply: (gid: Gid, database: string, source: ChangeSource) => void;
+  readonly caughtUp: (gid: Gid, index: LogIndex, database: string) => void;
+  readonly gapFilled: (from: LogIndex, to: LogIndex, entries: readonly DecidedCommit[]) => void;
+}
+
+interface Available {
+  readonly key: Gid;
+  readonly gid: string;
+  readonly data: Uint8Array | undefined;
+}
+
+interface Wanted {
+  readonly gid: Gid;
+  readonly database: string;
+}
+
+/** Bytes of one answer; transactions read ahead of their turn; pauses, in milliseconds. */
+const ANSWER_SIZE = 1024 * 1024;
+const READ_AHEAD = 1000;
+const RETRY_DELAY = 500;
+const STALE_AFTER = 10_000;
+const REPORT_EVERY = 5000;
+
+/**
+ * Brings in what the others committed without this node: reads a donor's history in log order, and replays each transaction when
+ * the core asks for it, which it does as soon as all that the transaction depends on is committed. So independent
+ * transactions are replayed in parallel, and the commits still run in log order.
+ */
+export class CatchUp {
+  readonly #options: CatchUpOptions;
+  readonly #wanted = new Map<LogIndex, Wanted>();
+  readonly #available = new Map<LogIndex, Available>();
+  readonly #applying = new Map<Gid, LogIndex>();
+  /** Where reading goes on, by database, and when it last did. */
+  readonly #cursors = new Map<string, { after: LogIndex; at: number }>();
+  readonly #running = new Set<string>();
+  #stopped = false;
+  #replayed = 0;
+  #reported = 0;
+
+  constructor(options: CatchUpOptions) {
+    this.#options = options;
+  }
+
+  /** Entries of the log that are committed elsewhere and being brought in. */
+  get behind(): number {
+    return this.#wanted.size;
+  }
+
+  /** The log commits this, everything it depends on is committed here, and it is not prepared here. */
+  need(index: LogIndex, gid: Gid, database: string): void {
+    this.#wanted.set(index, { gid, database });
+    this.#tryApply(index);
+    this.#read(database);
+  }
+
+  /** Nobody asks for it any more. */
+  drop(gid: Gid): void {
+    for (const [index, wanted] of this.#wanted) if (wanted.gid === gid) this.#wanted.delete(index);
+  }
+
+  /** True when the replay was one of catch-up's. */
+  onApplied(gid: Gid, error: ErrorReport | undefined): boolean {
+    const index = this.#applying.get(gid);
+    if (index === undefined) return false;
+    this.#applying.delete(gid);
+    const wanted = this.#wanted.get(index);
+    if (wanted?.gid !== gid) return true;
+    if (error === undefined) {
+      this.#wanted.delete(index);
+      this.#release(index);
+      this.#replayed += 1;
+      this.#report();
+      this.#options.caughtUp(gid, index, wanted.database);
+    } else {
+      // A deadlock, or a lock that somebody has to be talked out of; anything else will be told again and again.
+      this.#options.log.warn({ gid, index, error }, 'a committed transaction could not be replayed yet');
+      setTimeout(() => this.#tryApply(index), error.sqlstate === '40P01' ? 0 : RETRY_DELAY);
+    }
+    return true;
+  }
+
+  #report(): void {
+    const now = performance.now();
+    if (now - this.#reported < REPORT_EVERY) return;
+    this.#reported = now;
+    const { log, committed } = this.#options;
+    log.info({ replayed: this.#replayed, committed: committed(), wanted: this.#wanted.size }, 'catching up');
+  }
+
+  #tryApply(index: LogIndex): void {
+    const wanted = this.#wanted.get(index);
+    const available = this.#available.get(index);
+    if (this.#stopped || wanted === undefined || available === undefined || this.#applying.has(wanted.gid)) return;
+    if (available.gid !== wanted.gid) {
+      this.#options.log.fatal({ index, log: wanted.gid, donor: available.gid }, 'the donor committed another transaction under this index');
+      return;
+    }
+    this.#applying.set(wanted.gid, index);
+    const { spool } = this.#options;
+    const { key, data } = available;
+    const source: ChangeSource =
+      data === undefined ? { type: 'remote', read: (offset, limit) => spool.read(key, offset, limit) } : { type: 'inline', data };
+    this.#options.apply(wanted.gid, wanted.database, source);
+  }
+
+  #release(index: LogIndex): void {
+    const available = this.#available.get(index);
+    if (available === undefined) return;
+    this.#available.delete(index);
+    this.#options.spool.release(available.key);
+  }
+
+  #isWanted(database: string): boolean {
+    for (const wanted of this.#wanted.values()) if (wanted.database === database) return true;
+    return false;
+  }
+
+  /** Reads the database's history for as long as something of it is wanted. */
+  #read(database: string): void {
+    if (this.#running.has(database) || this.#stopped) return;
+    this.#running.add(database);
+    void this.#readOn(database).finally(() => {
+      this.#running.delete(database);
+      if (this.#isWanted(database)) this.#read(database);
+    });
+  }
+
+  async #readOn(database: string): Promise<void> {
+    const { history, log } = this.#options;
+    const cursor = this.#cursor(database);
+    while (!this.#stopped && this.#isWanted(database)) {
+      this.#forgetCommitted();
+      if (this.#available.size > READ_AHEAD) {
+        await pause(RETRY_DELAY / 10);
+        continue;
+      }
+      try {
+        const { pieces } = await history.read({ database, after: cursor.after, limit: ANSWER_SIZE, headersOnly: false });
+        for (const piece of pieces) await this.#take(database, piece, cursor);
+        cursor.at = performance.now();
+        // Everything that was read may be on its way to being replayed: asking again at once would only spin.
+        if (pieces.length === 0) await pause(RETRY_DELAY / 10);
+      } catch (error) {
+        log.warn({ database, after: cursor.after, reason: (error as Error).message }, 'no donor could be read');
+        cursor.after = this.#options.committed();
+        await pause(RETRY_DELAY);
+      }
+    }
+  }
+
+  #cursor(database: string): { after: LogIndex; at: number } {
+    const now = performance.now();
+    let cursor = this.#cursors.get(database);
+    if (cursor === undefined || now - cursor.at > STALE_AFTER) {
+      cursor = { after: this.#options.committed(), at: now };
+      this.#cursors.set(database, cursor);
+    }
+    return cursor;
+  }
+
+  async #take(database: string, piece: HistoryPiece, cursor: { after: LogIndex }): Promise<void> {
+    const { spool, committed } = this.#options;
+    const { index } = piece;
+    const key = `history-${database}-${index}` as Gid;
+    const isNeeded = index > committed() && !this.#available.has(index);
+    if (isNeeded) {
+      if (piece.offset === 0) spool.begin(key);
+      const bytes = Buffer.from(piece.bytes.buffer, piece.bytes.byteOffset, piece.bytes.byteLength);
+      if (bytes.length > 0 && !spool.append(key, Buffer.from(bytes))) await spool.settled(key);
+    }
+    if (!piece.last) return;
+    cursor.after = index;
+    if (!isNeeded) return;
+    this.#available.set(index, { key, gid: piece.gid ?? '', data: spool.complete(key) });
+    this.#tryApply(index);
+  }
+
+  #forgetCommitted(): void {
+    const committed = this.#options.committed();
+    for (const index of this.#available.keys()) if (index <= committed) this.#release(index);
+  }
+
+  /** Finds out from a donor which transactions the log had between the two indexes. */
+  async fillGap(from: LogIndex, to: LogIndex): Promise<void> {
+    const { databases, history, log, gapFilled } = this.#options;
+    while (!this.#stopped) {
+      try {
+        const found = await Promise.all(databases.map((database) => this.#headers(history, database, from, to)));
+        const entries = found.flat().sort((a, b) => a.index - b.index);
+        let before = from;
+        return gapFilled(
+          from,
+          to,
+          entries.map((entry) => {
+            const dependsOn = before;
+            before = entry.index;
+            return { ...entry, dependsOn };
+          }),
+        );
+      } catch (error) {
+        log.warn({ from, to, reason: (error as Error).message }, 'no donor could say what the log had');
+        await pause(RETRY_DELAY);
+      }
+    }
+  }
+
+  async #headers(history: HistoryClient, database: string, from: LogIndex, to: LogIndex): Promise<Omit<DecidedCommit, 'dependsOn'>[]> {
+    const entries: Omit<DecidedCommit, 'dependsOn'>[] = [];
+    let after = from;
+    for (;;) {
+      const { pieces, end } = await history.read({ database, after, limit: ANSWER_SIZE, headersOnly: true });
+      for (const { index, gid, time } of pieces) {
+        if (index > to) return entries;
+        after = index;
+        entries.push({ index, gid: (gid ?? '') as Gid, database, time: time ?? 0, notify: false });
+      }
+      if (end || after >= to) return entries;
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  /** This node's PostgreSQL is looked at anew: what was wanted is asked for again. */
+  reset(): void {
+    this.#wanted.clear();
+  }
+}
+
+const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
+

@@ -1,0 +1,81 @@
+import type { LogIndex, NodeId } from '../runtime/ids.ts';
+import type { HistoryMessage, HistoryPiece, PeerMessage } from './messages.ts';
+
+interface Pending {
+  readonly donor: NodeId;
+  resolve(answer: { pieces: readonly HistoryPiece[]; end: boolean }): void;
+  reject(error: Error): void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** Asks donors for their history, one question at a time; stays with a donor for as long as it answers. */
+export class HistoryClient {
+  readonly #send: (to: NodeId, message: PeerMessage) => boolean;
+  /** Peers that can be asked, the best first. */
+  readonly #donors: () => readonly NodeId[];
+  readonly #timeout: number;
+  readonly #pending = new Map<number, Pending>();
+  /** By database: a reading at a donor goes on where it stopped. */
+  readonly #current = new Map<string, NodeId>();
+  #id = 0;
+
+  /** `timeout` in milliseconds for one answer. */
+  constructor(options: { send: (to: NodeId, message: PeerMessage) => boolean; donors: () => readonly NodeId[]; timeout: number }) {
+    this.#send = options.send;
+    this.#donors = options.donors;
+    this.#timeout = options.timeout;
+  }
+
+  /** Rejects with every donor's reason when none can help. */
+  async read(request: {
+    database: string;
+    after: LogIndex;
+    limit: number;
+    headersOnly: boolean;
+  }): Promise<{ pieces: readonly HistoryPiece[]; end: boolean }> {
+    const current = this.#current.get(request.database);
+    const donors = this.#donors();
+    const ordered = current !== undefined && donors.includes(current) ? [current, ...donors.filter((d) => d !== current)] : donors;
+    const reasons: string[] = [];
+    for (const donor of ordered) {
+      try {
+        const answer = await this.#ask(donor, request);
+        this.#current.set(request.database, donor);
+        return answer;
+      } catch (error) {
+        reasons.push(`node ${donor}: ${(error as Error).message}`);
+      }
+    }
+    this.#current.delete(request.database);
+    throw new Error(reasons.length === 0 ? 'no member of the cluster can be reached' : reasons.join('; '));
+  }
+
+  #ask(
+    donor: NodeId,
+    request: { database: string; after: LogIndex; limit: number; headersOnly: boolean },
+  ): Promise<{ pieces: readonly HistoryPiece[]; end: boolean }> {
+    return new Promise((resolve, reject) => {
+      const id = ++this.#id;
+      const timer = setTimeout(() => this.#fail(id, 'no answer in time'), this.#timeout);
+      this.#pending.set(id, { donor, resolve, reject, timer });
+      if (!this.#send(donor, { t: 'history', id, ...request })) this.#fail(id, 'no link');
+    });
+  }
+
+  onAnswer(from: NodeId, { id, pieces, end, error }: HistoryMessage): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined || pending.donor !== from) return;
+    if (error !== undefined) return this.#fail(id, error);
+    clearTimeout(pending.timer);
+    this.#pending.delete(id);
+    pending.resolve({ pieces, end });
+  }
+
+  #fail(id: number, reason: string): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined) return;
+    clearTimeout(pending.timer);
+    this.#pending.delete(id);
+    pending.reject(new Error(reason));
+  }
+}

@@ -1,0 +1,167 @@
+import type { LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { HistoryPiece } from '../../cluster/messages.ts';
+import { HistoryReader, type HistoryReaderOptions } from './history-reader.ts';
+
+export interface HistoryRequest {
+  readonly database: string;
+  readonly after: LogIndex;
+  /** Bytes that the answer may hold, roughly. */
+  readonly limit: number;
+  readonly headersOnly: boolean;
+}
+
+export interface HistoryAnswer {
+  readonly pieces: readonly HistoryPiece[];
+  /** Nothing more is committed here at this moment. */
+  readonly end: boolean;
+}
+
+/** What a database of this node offers to readers of its history. */
+export interface HistorySource {
+  readonly from: LogIndex;
+  readerOptions(): Pick<HistoryReaderOptions, 'connection' | 'slot' | 'publication'>;
+}
+
+/** Bytes read ahead for one reader. */
+const READ_AHEAD = 4 * 1024 * 1024;
+/** Milliseconds that an answer waits for something to happen, and that a reader may be silent. */
+const LONG_POLL = 500;
+const IDLE = 15_000;
+
+/** One node's reading of one database's history, from one request to the next. */
+class Reading {
+  readonly #reader: HistoryReader;
+  readonly headersOnly: boolean;
+  #pieces: HistoryPiece[] = [];
+  #bytes = 0;
+  #offset = 0;
+  #caughtUp = false;
+  #error: Error | undefined;
+  #wake: (() => void) | undefined;
+  /** The last index that was given out whole. */
+  position: LogIndex;
+  idle: NodeJS.Timeout | undefined;
+
+  constructor(options: Omit<HistoryReaderOptions, 'handlers'>) {
+    this.position = options.after;
+    this.headersOnly = options.headersOnly;
+    this.#reader = new HistoryReader({
+      ...options,
+      handlers: {
+        piece: (index, records) => {
+          this.#push({ index, offset: this.#offset, bytes: records, last: false });
+          this.#offset += records.length;
+          return this.#bytes < READ_AHEAD;
+        },
+        committed: (index, gid, time) => {
+          this.#push({ index, offset: this.#offset, bytes: EMPTY, last: true, gid, time });
+          this.#offset = 0;
+        },
+        caughtUp: () => {
+          this.#caughtUp = true;
+          this.#wake?.();
+        },
+        closed: (error) => {
+          this.#error = error;
+          this.#wake?.();
+        },
+      },
+    });
+  }
+
+  start(): Promise<void> {
+    return this.#reader.start();
+  }
+
+  #push(piece: HistoryPiece): void {
+    this.#caughtUp = false;
+    this.#pieces.push(piece);
+    this.#bytes += piece.bytes.length;
+    this.#wake?.();
+  }
+
+  /** What is there, or what comes within half a second. Rejects when the history can't be read any more. */
+  async take(limit: number): Promise<HistoryAnswer> {
+    if (this.#pieces.length === 0 && !this.#caughtUp && this.#error === undefined) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, LONG_POLL);
+        this.#wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+      this.#wake = undefined;
+    }
+    if (this.#error !== undefined) throw this.#error;
+    const pieces: HistoryPiece[] = [];
+    let size = 0;
+    for (let piece = this.#pieces.at(0); piece !== undefined && size < limit; piece = this.#pieces.at(0)) {
+      this.#pieces.shift();
+      pieces.push(piece);
+      size += piece.bytes.length + 64;
+      this.#bytes -= piece.bytes.length;
+      if (piece.last) this.position = piece.index;
+    }
+    if (this.#bytes < READ_AHEAD) this.#reader.resume();
+    return { pieces, end: this.#pieces.length === 0 && this.#caughtUp };
+  }
+
+  stop(): void {
+    clearTimeout(this.idle);
+    this.#reader.stop();
+  }
+}
+
+const EMPTY = Buffer.alloc(0);
+
+/**
+ * Lets nodes that come back read what was committed without them. Readers are slow or fast as they like: each has its own copy of
+ * the slot and a bounded read-ahead, so the donor's clients notice only the decoding.
+ */
+export class HistoryServer {
+  readonly #source: (database: string) => HistorySource | undefined;
+  readonly #readings = new Map<string, Reading>();
+
+  constructor(source: (database: string) => HistorySource | undefined) {
+    this.#source = source;
+  }
+
+  /** Rejects with a reason when this node can't help. */
+  async read(reader: NodeId, request: HistoryRequest): Promise<HistoryAnswer> {
+    const { database, after, headersOnly } = request;
+    const key = `${reader} ${database}`;
+    const source = this.#source(database);
+    if (source === undefined) throw new Error(`database "${database}" is not available here`);
+    if (after < source.from) throw new Error(`the history kept here begins after log index ${source.from}`);
+    let reading = this.#readings.get(key);
+    if (reading !== undefined && (reading.position !== after || reading.headersOnly !== headersOnly)) {
+      this.#end(key, reading);
+      reading = undefined;
+    }
+    if (reading === undefined) {
+      const copy = `pgmm_reader_${reader}_${process.hrtime.bigint().toString(36)}`;
+      reading = new Reading({ ...source.readerOptions(), copy, after, headersOnly });
+      await reading.start();
+      this.#readings.set(key, reading);
+    }
+    clearTimeout(reading.idle);
+    try {
+      const answer = await reading.take(request.limit);
+      const held = reading;
+      reading.idle = setTimeout(() => this.#end(key, held), IDLE);
+      return answer;
+    } catch (error) {
+      this.#end(key, reading);
+      throw error;
+    }
+  }
+
+  #end(key: string, reading: Reading): void {
+    reading.stop();
+    if (this.#readings.get(key) === reading) this.#readings.delete(key);
+  }
+
+  stop(): void {
+    for (const [key, reading] of this.#readings) this.#end(key, reading);
+  }
+}
