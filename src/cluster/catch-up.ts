@@ -118,14 +118,19 @@ export class CatchUp {
     const available = this.#available.get(index);
     if (this.#stopped || wanted === undefined || available === undefined || this.#applying.has(wanted.gid)) return;
     if (available.gid !== wanted.gid) {
-      this.#options.log.fatal({ index, log: wanted.gid, donor: available.gid }, 'the donor committed another transaction under this index');
+      this.#options.log.fatal(
+        { index, log: wanted.gid, donor: available.gid },
+        'the donor committed another transaction under this index',
+      );
       return;
     }
     this.#applying.set(wanted.gid, index);
     const { spool } = this.#options;
     const { key, data } = available;
     const source: ChangeSource =
-      data === undefined ? { type: 'remote', read: (offset, limit) => spool.read(key, offset, limit) } : { type: 'inline', data };
+      data === undefined
+        ? { type: 'remote', read: (offset, limit) => spool.read(key, offset, limit) }
+        : { type: 'inline', data };
     this.#options.apply(wanted.gid, wanted.database, source);
   }
 
@@ -161,7 +166,12 @@ export class CatchUp {
         continue;
       }
       try {
-        const { pieces } = await history.read({ database, after: cursor.after, limit: ANSWER_SIZE, headersOnly: false });
+        const { pieces } = await history.read({
+          database,
+          after: cursor.after,
+          limit: ANSWER_SIZE,
+          headersOnly: false,
+        });
         for (const piece of pieces) await this.#take(database, piece, cursor);
         cursor.at = performance.now();
         // Everything that was read may be on its way to being replayed: asking again at once would only spin.
@@ -214,7 +224,7 @@ export class CatchUp {
         const found = await Promise.all(databases.map((database) => this.#headers(history, database, from, to)));
         const entries = found.flat().sort((a, b) => a.index - b.index);
         let before = from;
-        return gapFilled(
+        gapFilled(
           from,
           to,
           entries.map((entry) => {
@@ -223,6 +233,7 @@ export class CatchUp {
             return { ...entry, dependsOn };
           }),
         );
+        return;
       } catch (error) {
         log.warn({ from, to, reason: (error as Error).message }, 'no donor could say what the log had');
         await pause(RETRY_DELAY);
@@ -230,7 +241,12 @@ export class CatchUp {
     }
   }
 
-  async #headers(history: HistoryClient, database: string, from: LogIndex, to: LogIndex): Promise<Omit<DecidedCommit, 'dependsOn'>[]> {
+  async #headers(
+    history: HistoryClient,
+    database: string,
+    from: LogIndex,
+    to: LogIndex,
+  ): Promise<Omit<DecidedCommit, 'dependsOn'>[]> {
     const entries: Omit<DecidedCommit, 'dependsOn'>[] = [];
     let after = from;
     for (;;) {
@@ -255,4 +271,3 @@ export class CatchUp {
 }
 
 const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
-

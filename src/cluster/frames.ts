@@ -34,7 +34,8 @@ export class FrameWriter {
   flush(): boolean {
     this.#scheduled = false;
     if (this.#pending.length === 0 || this.#socket.destroyed) return true;
-    const bytes = this.#pending.length === 2 && this.#pending[1].length > 65536 ? undefined : Buffer.concat(this.#pending);
+    const bytes =
+      this.#pending.length === 2 && this.#pending[1].length > 65536 ? undefined : Buffer.concat(this.#pending);
     let ready = true;
     if (bytes !== undefined) ready = this.#socket.write(bytes);
     else for (const part of this.#pending) ready = this.#socket.write(part);

@@ -23,7 +23,9 @@ export const PROTOCOL = 1;
 const MAX_LINE = 4096;
 
 function proof(secret: string, role: string, hello: Hello, challenge: string): string {
-  const text = [role, hello.protocol, hello.cluster, hello.node, hello.to, hello.kind, hello.nonce, challenge].join('\n');
+  const text = [role, hello.protocol, hello.cluster, hello.node, hello.to, hello.kind, hello.nonce, challenge].join(
+    '\n',
+  );
   return createHmac('sha256', secret).update(text).digest('hex');
 }
 
@@ -47,9 +49,13 @@ function readLine(socket: Socket): Promise<string> {
         const end = held.indexOf(10);
         if (end >= 0) {
           if (end + 1 < held.length) socket.unshift(held.subarray(end + 1));
-          return finish(() => resolve(held.toString('utf8', 0, end)));
+          finish(() => resolve(held.toString('utf8', 0, end)));
+          return;
         }
-        if (held.length > MAX_LINE) return finish(() => reject(new Error('handshake line too long')));
+        if (held.length > MAX_LINE) {
+          finish(() => reject(new Error('handshake line too long')));
+          return;
+        }
       }
     };
     socket.on('readable', onReadable).once('close', onClose).once('error', reject);
@@ -58,7 +64,11 @@ function readLine(socket: Socket): Promise<string> {
 }
 
 /** The dialler's side. Rejects with the acceptor's reason if it refuses. */
-export async function greet(socket: Socket, secret: string, identity: Omit<Hello, 'nonce' | 'protocol'>): Promise<void> {
+export async function greet(
+  socket: Socket,
+  secret: string,
+  identity: Omit<Hello, 'nonce' | 'protocol'>,
+): Promise<void> {
   const hello: Hello = { ...identity, protocol: PROTOCOL, nonce: randomBytes(16).toString('hex') };
   socket.write(`${JSON.stringify(hello)}\n`);
   const answer = JSON.parse(await readLine(socket)) as { challenge?: string; proof?: string; refused?: string };
@@ -71,7 +81,11 @@ export async function greet(socket: Socket, secret: string, identity: Omit<Hello
 }
 
 /** The acceptor's side. `check` gives the reason to refuse a caller, if there is one. */
-export async function receive(socket: Socket, secret: string, check: (hello: Hello) => string | undefined): Promise<Hello> {
+export async function receive(
+  socket: Socket,
+  secret: string,
+  check: (hello: Hello) => string | undefined,
+): Promise<Hello> {
   const hello = JSON.parse(await readLine(socket)) as Hello;
   const reason = hello.protocol === PROTOCOL ? check(hello) : `peer protocol ${hello.protocol}, expected ${PROTOCOL}`;
   if (reason !== undefined) {

@@ -20,7 +20,11 @@ export class HistoryClient {
   #id = 0;
 
   /** `timeout` in milliseconds for one answer. */
-  constructor(options: { send: (to: NodeId, message: PeerMessage) => boolean; donors: () => readonly NodeId[]; timeout: number }) {
+  constructor(options: {
+    send: (to: NodeId, message: PeerMessage) => boolean;
+    donors: () => readonly NodeId[];
+    timeout: number;
+  }) {
     this.#send = options.send;
     this.#donors = options.donors;
     this.#timeout = options.timeout;
@@ -35,7 +39,8 @@ export class HistoryClient {
   }): Promise<{ pieces: readonly HistoryPiece[]; end: boolean }> {
     const current = this.#current.get(request.database);
     const donors = this.#donors();
-    const ordered = current !== undefined && donors.includes(current) ? [current, ...donors.filter((d) => d !== current)] : donors;
+    const ordered =
+      current !== undefined && donors.includes(current) ? [current, ...donors.filter((d) => d !== current)] : donors;
     const reasons: string[] = [];
     for (const donor of ordered) {
       try {

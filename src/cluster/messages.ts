@@ -10,7 +10,13 @@ export type PeerMessage =
   /** Sent to every peer at `heartbeat.interval`. */
   | ({ readonly t: 'beat' } & Beat)
   /** The changes of a prepared transaction: here in `data`, or to be fetched piece by piece. */
-  | { readonly t: 'announce'; readonly gid: Gid; readonly database: string; readonly dependsOn: LogIndex; readonly data?: Uint8Array | undefined }
+  | {
+      readonly t: 'announce';
+      readonly gid: Gid;
+      readonly database: string;
+      readonly dependsOn: LogIndex;
+      readonly data?: Uint8Array | undefined;
+    }
   | { readonly t: 'fetch'; readonly gid: Gid; readonly offset: number; readonly limit: number }
   | { readonly t: 'vote'; readonly gid: Gid; readonly epoch: Epoch; readonly error?: ErrorReport | undefined }
   /** The replay of a large transaction gets on with its work. */

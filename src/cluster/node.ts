@@ -99,7 +99,13 @@ export class ClusterNode implements Commits {
   }
 
   /** Joins the node with the parts that report to it. */
-  connect(parts: { replica: Replica; raft: DecisionLog; links: PeerSender; history: HistoryClient; catchUp: CatchUp }): void {
+  connect(parts: {
+    replica: Replica;
+    raft: DecisionLog;
+    links: PeerSender;
+    history: HistoryClient;
+    catchUp: CatchUp;
+  }): void {
     this.#history = parts.history;
     this.#catchUp = parts.catchUp;
     this.#replica = parts.replica;
@@ -187,7 +193,10 @@ export class ClusterNode implements Commits {
       case 'missing':
         return this.#catchUp.need(effect.index, effect.gid, effect.database);
       case 'gap':
-        this.#options.log.warn({ from: effect.from, to: effect.to }, 'the log begins after what PostgreSQL has: asking the others');
+        this.#options.log.warn(
+          { from: effect.from, to: effect.to },
+          'the log begins after what PostgreSQL has: asking the others',
+        );
         void this.#catchUp.fillGap(effect.from, effect.to);
         return;
       case 'fenced':
@@ -199,7 +208,11 @@ export class ClusterNode implements Commits {
   #apply(gid: Gid, database: string): void {
     const source = this.#sources.get(gid);
     if (source === undefined) {
-      this.step({ type: 'applied', gid, error: { sqlstate: 'XX000', message: `the changes of "${gid}" are not here` } });
+      this.step({
+        type: 'applied',
+        gid,
+        error: { sqlstate: 'XX000', message: `the changes of "${gid}" are not here` },
+      });
     } else {
       this.#replica.apply(gid, database, source);
     }
@@ -228,6 +241,7 @@ export class ClusterNode implements Commits {
         this.#keepSource(from, message);
         break;
       }
+      default:
     }
     this.step({ type: 'message', from, message });
   }
@@ -327,7 +341,11 @@ export class ClusterNode implements Commits {
     });
   }
 
-  begin(gid: Gid, database: string, level: CommitLevel): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> } {
+  begin(
+    gid: Gid,
+    database: string,
+    level: CommitLevel,
+  ): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> } {
     const outcome = new Promise<CommitOutcome>((resolve) => this.#own.set(gid, { begun: performance.now(), resolve }));
     this.step({ type: 'begin', gid, database, everywhere: level === 'remote_apply' });
     return {
@@ -335,7 +353,12 @@ export class ClusterNode implements Commits {
       prepared: (error) => {
         this.#mark(gid, 'prepared');
         if (error === undefined) this.step({ type: 'prepared', gid });
-        else this.step({ type: error.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed', gid, error: toReport(error) });
+        else
+          this.step({
+            type: error.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed',
+            gid,
+            error: toReport(error),
+          });
       },
     };
   }

@@ -221,7 +221,8 @@ export class PeerLinks {
     const { cluster, self, peers } = this.#options;
     if (hello.cluster !== cluster) return `this is cluster "${cluster}", not "${hello.cluster}"`;
     if (hello.to !== self) return `this is node ${self}, not node ${hello.to}`;
-    if (hello.node === self || !peers.has(hello.node as NodeId)) return `node ${hello.node} is not one of nodes: in the configuration`;
+    if (hello.node === self || !peers.has(hello.node as NodeId))
+      return `node ${hello.node} is not one of nodes: in the configuration`;
     return undefined;
   }
 

@@ -25,5 +25,8 @@ export interface Replica {
   /** A piece of an own transaction's changes. */
   readChanges(gid: Gid, offset: number, limit: number): Promise<Pick<Chunk, 'bytes' | 'last'>>;
   /** What is committed here after an index, for a node that was away. Rejects with the reason when this node can't tell. */
-  readHistory(reader: NodeId, request: Extract<PeerMessage, { t: 'history' }>): Promise<Pick<HistoryMessage, 'pieces' | 'end'>>;
+  readHistory(
+    reader: NodeId,
+    request: Extract<PeerMessage, { t: 'history' }>,
+  ): Promise<Pick<HistoryMessage, 'pieces' | 'end'>>;
 }

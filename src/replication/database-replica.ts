@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import pg from 'pg';
 import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
 import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
@@ -11,6 +10,7 @@ import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, type Blocked } from './apply/blockers.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
+import { ControlClient } from './control-client.ts';
 import { Decoder } from './decoder.ts';
 import { HistorySlot } from './history/history-slot.ts';
 import type { HistorySource } from './history/history-server.ts';
@@ -40,6 +40,7 @@ export interface DatabaseReplicaOptions {
   readonly closed: (error: Error) => void;
 }
 
+const OWN_OID = 'SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()';
 const UNDEFINED_OBJECT = '42704';
 
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
@@ -47,7 +48,11 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 /** Everything that this program has open in one coordinated database of the local PostgreSQL. */
 export class DatabaseReplica {
   readonly #options: DatabaseReplicaOptions;
-  readonly #control: pg.Client;
+  readonly #control: ControlClient;
+  /** Looks into locks, and must not wait behind anything else for that. */
+  readonly #watch: ControlClient;
+  /** Moves the history slot, which takes as long as the WAL is large. */
+  readonly #keeper: ControlClient;
   readonly #messages: DdlMessages;
   /** Transactions that change the schema, until they are committed here. */
   readonly #ddl = new Set<Gid>();
@@ -65,17 +70,11 @@ export class DatabaseReplica {
     this.#options = options;
     this.#messages = new DdlMessages(options.secret);
     const { server, database } = options;
-    this.#control = new pg.Client({
-      host: server.host,
-      port: server.port,
-      user: server.user,
-      password: server.password,
-      ssl: server.ssl,
-      database,
-      application_name: `${APPLICATION_NAME} control`,
-      // A look-up must not wait for a lock on the catalog that somebody holds; see facts on VACUUM FULL pg_class.
-      options: '-c lock_timeout=5s -c default_transaction_read_only=off -c statement_timeout=0',
-    });
+    const client = (purpose: string) =>
+      new ControlClient({ ...server, database, applicationName: `${APPLICATION_NAME} ${purpose}` });
+    this.#control = client('control');
+    this.#watch = client('watch');
+    this.#keeper = client('history keeper');
   }
 
   /** Connects, installs what is missing, and starts decoding. Leaves nothing open when it rejects. */
@@ -92,11 +91,13 @@ export class DatabaseReplica {
 
   async #open(): Promise<void> {
     const { node, stride, server, database } = this.#options;
-    this.#control.on('error', (error) => this.#onClosed(error));
-    await this.#control.connect();
+    for (const client of [this.#control, this.#watch, this.#keeper]) {
+      client.on('error', (error) => this.#onClosed(error));
+      await client.connect();
+    }
     await installCatalog(this.#control, { nodeId: node, stride });
     this.#safety = await loadSafety(this.#control);
-    const oid = (await this.#control.query<{ oid: string }>('SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()')).rows[0].oid;
+    const oid = (await this.#control.ask<{ oid: number }>(OWN_OID)).rows[0].oid.toString();
     this.#spare = await this.#connect('rollback');
     const committer = await this.#connect('committer');
     this.#commitOrigin = `pgmm_commit_${oid}_0`;
@@ -106,8 +107,10 @@ export class DatabaseReplica {
     const slot = `pgmm_live_${oid}`;
     await this.#ensureSlot(slot);
     const note = join(this.#options.directory, `history-${oid}.json`);
-    this.#history = await HistorySlot.open(this.#control, `pgmm_history_${oid}`, note, this.#options.handedOut);
-    await takeOver(this.#control, () => this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }));
+    this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, this.#options.handedOut);
+    await takeOver(this.#control, () =>
+      this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }),
+    );
   }
 
   async #connect(purpose: string): Promise<ServerConnection> {
@@ -135,7 +138,7 @@ export class DatabaseReplica {
       onDdl: (gid) => this.#ddl.add(gid),
       onProgress: progress,
       cancelBackend: async (pid) => {
-        await this.#control.query('SELECT pg_catalog.pg_cancel_backend($1)', [pid]);
+        await this.#watch.ask('SELECT pg_catalog.pg_cancel_backend($1)', [pid]);
       },
       applied,
       closed: (error) => this.#onClosed(error),
@@ -151,7 +154,7 @@ export class DatabaseReplica {
   }
 
   async #ensureSlot(slot: string): Promise<void> {
-    await this.#control.query(
+    await this.#control.ask(
       `SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, true)
        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)`,
       [slot],
@@ -228,7 +231,7 @@ export class DatabaseReplica {
 
   /** The log index of the last commit that this database's origin has stored; 0 before the first. */
   async committedIndex(): Promise<LogIndex> {
-    const { rows } = await this.#control.query<{ progress: string | null }>(
+    const { rows } = await this.#control.ask<{ progress: string | null }>(
       `SELECT pg_catalog.pg_replication_origin_progress($1, true)::pg_catalog.text AS progress`,
       [this.#commitOrigin],
     );
@@ -238,7 +241,7 @@ export class DatabaseReplica {
 
   /** The gids of everything that is prepared in this database under a name of this program. */
   async preparedGids(): Promise<string[]> {
-    const { rows } = await this.#control.query<{ gid: string }>(
+    const { rows } = await this.#control.ask<{ gid: string }>(
       `SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database() AND gid LIKE 'pgmm:%'`,
     );
     return rows.map(({ gid }) => gid);
@@ -264,7 +267,7 @@ export class DatabaseReplica {
   async blocked(age: number): Promise<{ gid: Gid; blocked: Blocked }[]> {
     const running = this.#pool.runningSince(performance.now() - age);
     if (running.size === 0) return [];
-    const found = await findBlockers(this.#control, [...running.keys()]);
+    const found = await findBlockers(this.#watch, [...running.keys()]);
     return found.flatMap((blocked) => {
       // The session may have gone on to another transaction since.
       const gid = this.#pool.gidOf(blocked.pid);
@@ -274,7 +277,7 @@ export class DatabaseReplica {
 
   /** Ends a stranger's backend that stands in the way of a replay. None of this program's own, whatever it holds. */
   async terminateBackend(pid: number): Promise<boolean> {
-    const { rowCount } = await this.#control.query(
+    const { rowCount } = await this.#watch.ask(
       `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
        WHERE pid = $1 AND backend_type = 'client backend' AND application_name NOT LIKE '${APPLICATION_NAME} %'`,
       [pid],
@@ -297,6 +300,10 @@ export class DatabaseReplica {
     pool?.end();
     decoder?.stop();
     for (const connection of this.#connections) connection.end();
-    this.#control.end().catch((error: unknown) => this.#options.log.debug({ err: error }, 'control connection did not end cleanly'));
+    for (const client of [this.#control, this.#watch, this.#keeper]) {
+      client.end().catch((error: unknown) => {
+        this.#options.log.debug({ err: error }, 'a control connection did not end cleanly');
+      });
+    }
   }
 }

@@ -18,7 +18,11 @@ export interface ReplicaEvents {
   committed(index: LogIndex): void;
   applied(gid: Gid, error: ErrorReport | undefined): void;
   rolledBack(gid: Gid): void;
-  blocked(gid: Gid, holder: { type: 'backend'; pid: number } | { type: 'transaction'; gid: Gid }, table: string | undefined): void;
+  blocked(
+    gid: Gid,
+    holder: { type: 'backend'; pid: number } | { type: 'transaction'; gid: Gid },
+    table: string | undefined,
+  ): void;
   decoded(gid: Gid, database: string, data: Uint8Array | undefined): void;
   progress(gid: Gid): void;
   bypass(database: string, xid: number, relations: readonly string[]): void;
@@ -28,7 +32,10 @@ export interface ReplicaEvents {
 export interface LocalReplicaOptions {
   readonly cluster: string;
   readonly databases: readonly string[];
-  readonly database: Pick<DatabaseReplicaOptions, 'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut'>;
+  readonly database: Pick<
+    DatabaseReplicaOptions,
+    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut'
+  >;
   /** The lowest log index from which some node may ask to go on; 0 while that is not known. */
   readonly neededHistory: () => LogIndex;
   readonly spool: TransactionSpool;
@@ -109,7 +116,8 @@ export class LocalReplica {
         await this.#openAll(generation);
         this.#up = true;
         this.#options.log.info('connected to the local PostgreSQL');
-        return this.recover();
+        this.recover();
+        return;
       } catch (error) {
         const { message } = error as Error;
         if (message !== reported) this.#options.log.warn(`the local PostgreSQL cannot be used yet: ${message}`);
@@ -197,7 +205,8 @@ export class LocalReplica {
       () => {
         if (generation === this.#generation) this.#options.events.rolledBack(gid);
       },
-      (error: unknown) => this.#options.log.error({ err: error, gid }, 'a prepared transaction could not be rolled back'),
+      (error: unknown) =>
+        this.#options.log.error({ err: error, gid }, 'a prepared transaction could not be rolled back'),
     );
     this.#rollbacks.add(work);
     void work.finally(() => this.#rollbacks.delete(work));
@@ -337,7 +346,8 @@ export class LocalReplica {
     this.#looking = true;
     try {
       for (const database of this.#databases.values()) {
-        for (const { gid, blocked } of await database.blocked(this.#options.conflictCheckAfter)) this.#report(gid, blocked, database);
+        for (const { gid, blocked } of await database.blocked(this.#options.conflictCheckAfter))
+          this.#report(gid, blocked, database);
       }
     } catch (error) {
       this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
@@ -346,7 +356,11 @@ export class LocalReplica {
     }
   }
 
-  #report(gid: Gid, { holder, table }: Awaited<ReturnType<DatabaseReplica['blocked']>>[number]['blocked'], database: DatabaseReplica): void {
+  #report(
+    gid: Gid,
+    { holder, table }: Awaited<ReturnType<DatabaseReplica['blocked']>>[number]['blocked'],
+    database: DatabaseReplica,
+  ): void {
     const { events } = this.#options;
     if (holder.type === 'prepared') return events.blocked(gid, { type: 'transaction', gid: holder.gid as Gid }, table);
     const other = database.pool.gidOf(holder.pid);

@@ -1,4 +1,4 @@
-import type { ClientBase } from 'pg';
+import type { ControlClient } from './control-client.ts';
 import { PgError } from '../runtime/errors.ts';
 import type { ServerConnection } from '../wire/connection.ts';
 
@@ -16,10 +16,10 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
  * Ends a backend that an earlier run of this program left behind, which still holds an origin or a slot. Only if it is this
  * program's: the error names the process.
  */
-async function endLeftover(control: ClientBase, error: PgError): Promise<void> {
+async function endLeftover(control: ControlClient, error: PgError): Promise<void> {
   const pid = /PID (\d+)/.exec(error.message)?.[1];
   if (pid === undefined) return;
-  await control.query(
+  await control.ask(
     `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
      WHERE pid = $1::pg_catalog.int4 AND application_name LIKE '${APPLICATION_NAME}%'`,
     [pid],
@@ -27,7 +27,7 @@ async function endLeftover(control: ClientBase, error: PgError): Promise<void> {
 }
 
 /** Tries until nothing of an earlier run stands in the way any more. Rejects with the last error after five seconds. */
-export async function takeOver<T>(control: ClientBase, attempt: () => Promise<T>): Promise<T> {
+export async function takeOver<T>(control: ControlClient, attempt: () => Promise<T>): Promise<T> {
   for (let left = ATTEMPTS; ; left--) {
     try {
       return await attempt();
@@ -40,7 +40,7 @@ export async function takeOver<T>(control: ClientBase, attempt: () => Promise<T>
 }
 
 /** Creates the origin if it's missing and makes it this session's. */
-export async function holdOrigin(connection: ServerConnection, control: ClientBase, origin: string): Promise<void> {
+export async function holdOrigin(connection: ServerConnection, control: ControlClient, origin: string): Promise<void> {
   const name = literal(origin);
   try {
     await connection.query(

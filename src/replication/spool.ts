@@ -1,5 +1,6 @@
 import { mkdir, open, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
+import { PgError } from '../runtime/errors.ts';
 import type { Gid } from '../runtime/ids.ts';
 
 export interface Piece {
@@ -10,6 +11,7 @@ export interface Piece {
 
 /** A transaction's changes; in memory until they pass the limit, then in a file. */
 interface Spooled {
+  readonly path: string;
   parts: Buffer[];
   length: number;
   /** Bytes that can be read from the file. */
@@ -18,7 +20,7 @@ interface Spooled {
   /** Writes one after the other; rejects with the first failure. */
   writing: Promise<void>;
   complete: boolean;
-  failure: Error | undefined;
+  failure: PgError | undefined;
   readers: (() => void)[];
 }
 
@@ -42,6 +44,7 @@ export class TransactionSpool {
   readonly #options: SpoolOptions;
   readonly #transactions = new Map<Gid, Spooled>();
   #inMemory = 0;
+  #count = 0;
 
   private constructor(options: SpoolOptions) {
     this.#options = options;
@@ -65,6 +68,8 @@ export class TransactionSpool {
   begin(gid: Gid): void {
     this.release(gid);
     this.#transactions.set(gid, {
+      // One that is begun anew may still be being written under its old name.
+      path: join(this.#options.directory, `${gid.replaceAll(':', '-')}.${++this.#count}`),
       parts: [],
       length: 0,
       written: 0,
@@ -85,7 +90,7 @@ export class TransactionSpool {
     this.#inMemory += bytes.length;
     const held = t.length - t.written;
     if (t.length <= this.#options.inline && this.#inMemory <= this.#options.memory) return true;
-    if (held >= WRITE_SIZE) this.#write(gid, t);
+    if (held >= WRITE_SIZE) this.#write(t);
     return held < 8 * WRITE_SIZE;
   }
 
@@ -94,12 +99,17 @@ export class TransactionSpool {
     const t = this.#transactions.get(gid);
     if (t === undefined) return undefined;
     t.complete = true;
-    if (t.file === undefined && t.parts.length > 0 && t.length <= this.#options.inline && this.#inMemory <= this.#options.memory) {
+    if (
+      t.file === undefined &&
+      t.parts.length > 0 &&
+      t.length <= this.#options.inline &&
+      this.#inMemory <= this.#options.memory
+    ) {
       const all = t.parts.length === 1 ? t.parts[0] : Buffer.concat(t.parts);
       t.parts = [all];
       return all;
     }
-    this.#write(gid, t);
+    this.#write(t);
     return undefined;
   }
 
@@ -124,8 +134,8 @@ export class TransactionSpool {
       const available = Math.min(limit, t.written - offset);
       if (t.file !== undefined && (available > 0 || (t.complete && offset === t.length))) {
         const bytes = Buffer.allocUnsafe(Math.max(available, 0));
-        if (available > 0) await t.file.read(bytes, 0, available, offset);
-        return { bytes, last: t.complete && offset + bytes.length === t.length };
+        const { bytesRead } = await t.file.read(bytes, 0, bytes.length, offset);
+        return { bytes: bytes.subarray(0, bytesRead), last: t.complete && offset + bytesRead === t.length };
       }
       await new Promise<void>((resolve) => t.readers.push(resolve));
     }
@@ -137,20 +147,16 @@ export class TransactionSpool {
     this.#transactions.delete(gid);
     this.#inMemory -= t.parts.reduce((sum, part) => sum + part.length, 0);
     this.#wake(t);
-    void t.writing.then(() => this.#drop(gid, t));
+    void t.writing.then(() => this.#drop(t));
   }
 
-  async #drop(gid: Gid, t: Spooled): Promise<void> {
+  async #drop(t: Spooled): Promise<void> {
     if (t.file === undefined) return;
     await t.file.close();
-    if (!this.#transactions.has(gid)) await rm(this.#path(gid), { force: true });
+    await rm(t.path, { force: true });
   }
 
-  #path(gid: Gid): string {
-    return join(this.#options.directory, gid.replaceAll(':', '-'));
-  }
-
-  #write(gid: Gid, t: Spooled): void {
+  #write(t: Spooled): void {
     const bytes = Buffer.concat(t.parts);
     t.parts = [];
     this.#inMemory -= bytes.length;
@@ -158,14 +164,15 @@ export class TransactionSpool {
       .then(async () => {
         if (t.failure !== undefined) return;
         if (t.file === undefined) {
-          t.file = await open(this.#path(gid), 'w+', 0o600);
+          t.file = await open(t.path, 'wx+', 0o600);
         }
         let done = 0;
-        while (done < bytes.length) done += (await t.file.write(bytes, done, bytes.length - done, t.written + done)).bytesWritten;
+        while (done < bytes.length)
+          done += (await t.file.write(bytes, done, bytes.length - done, t.written + done)).bytesWritten;
         t.written += bytes.length;
       })
       .catch((error: unknown) => {
-        t.failure = error as Error;
+        t.failure = spoolFailure(error as NodeJS.ErrnoException);
       })
       .finally(() => this.#wake(t));
   }
@@ -173,4 +180,12 @@ export class TransactionSpool {
   #wake(t: Spooled): void {
     for (const wake of t.readers.splice(0)) wake();
   }
+}
+
+/** A full disk ends the transaction that filled it, and nothing else. */
+function spoolFailure({ code, message }: NodeJS.ErrnoException): PgError {
+  const full = code === 'ENOSPC' || code === 'EDQUOT';
+  return new PgError(full ? '53100' : '58030', `could not keep the changes of a large transaction: ${message}`, {
+    ...(full && { hint: 'Free disk space under data_dir on the node where the transaction ran.' }),
+  });
 }

@@ -52,6 +52,7 @@ export class TransactionRecords {
         return this.#record(bytes, at, end);
       case Message.message:
         return this.#record(bytes, at, end);
+      default:
     }
   }
 

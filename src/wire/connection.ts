@@ -45,7 +45,11 @@ export class ServerConnection {
   #handlers: ResponseHandler[] = [];
   #head = 0;
   #error: PgError | undefined;
-  #held: Buffer | undefined;
+  /** The beginning of a message, in the pieces in which it came: a large one is joined once. */
+  #held: Buffer[] = [];
+  #heldLength = 0;
+  /** The length from which on it is worth looking at what is held. */
+  #needed = 5;
   #closed: PgError | undefined;
   #closing = false;
   #onClose: ((error: PgError) => void)[] = [];
@@ -169,16 +173,28 @@ export class ServerConnection {
   }
 
   #receive(chunk: Buffer): void {
-    const bytes = this.#held === undefined ? chunk : Buffer.concat([this.#held, chunk]);
-    this.#held = undefined;
-    let at = 0;
-    while (bytes.length - at >= 5) {
-      const end = at + 1 + lengthAt(bytes, at + 1);
-      if (end > bytes.length) break;
-      this.#dispatch(bytes, at, end);
-      at = end;
+    let bytes = chunk;
+    if (this.#heldLength > 0) {
+      this.#held.push(chunk);
+      this.#heldLength += chunk.length;
+      if (this.#heldLength < this.#needed) return;
+      bytes = Buffer.concat(this.#held, this.#heldLength);
+      this.#held = [];
+      this.#heldLength = 0;
     }
-    if (at < bytes.length) this.#held = bytes.subarray(at);
+    let at = 0;
+    let needed = 5;
+    while (bytes.length - at >= 5) {
+      needed = 1 + lengthAt(bytes, at + 1);
+      if (at + needed > bytes.length) break;
+      this.#dispatch(bytes, at, at + needed);
+      at += needed;
+      needed = 5;
+    }
+    if (at === bytes.length) return;
+    this.#held = [bytes.subarray(at)];
+    this.#heldLength = bytes.length - at;
+    this.#needed = needed;
   }
 
   #dispatch(bytes: Buffer, start: number, end: number): void {

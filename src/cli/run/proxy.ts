@@ -48,7 +48,9 @@ export class Proxy {
 
   /** Opens what is on disk. `failed` is called when the proxy must not go on. */
   static async create(config: Config, log: Logger, failed: (error: Error) => void): Promise<Proxy> {
-    const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), { segmentBytes: config.raft.segmentSize });
+    const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), {
+      segmentBytes: config.raft.segmentSize,
+    });
     const spool = await TransactionSpool.open({
       directory: join(config.dataDir, 'spool'),
       inline: config.spool.inline,
@@ -207,7 +209,13 @@ export class Proxy {
       databases,
       database: {
         node,
-        server: { host: host ?? postgres.host, port: port ?? postgres.port, user: user ?? postgres.user, password: passwordText(password), ssl },
+        server: {
+          host: host ?? postgres.host,
+          port: port ?? postgres.port,
+          user: user ?? postgres.user,
+          password: passwordText(password),
+          ssl,
+        },
         secret: cluster.secret,
         stride: sequences.stride,
         apply,
@@ -234,7 +242,10 @@ export class Proxy {
         decoded: (gid, database, data) => this.#node.onDecoded(gid, database, data),
         progress: (gid) => this.#node.onProgress(gid),
         bypass: (database, xid, relations) =>
-          log.error({ database, xid, relations }, 'a write went to PostgreSQL without the proxy: this node now differs from the others'),
+          log.error(
+            { database, xid, relations },
+            'a write went to PostgreSQL without the proxy: this node now differs from the others',
+          ),
         replayed: (rows, seconds) => {
           this.#metrics.replayRows.inc(rows);
           this.#metrics.phases.replay.observe(seconds);
@@ -273,7 +284,9 @@ export class Proxy {
   /** What the slowest node has committed; nothing may be let go of while one of them has not been heard of. */
   #neededHistory(): LogIndex {
     const { nodes, node } = this.#config;
-    const committed = nodes.map(({ id }) => (id === node ? this.#node.core.committed : this.#node.heardOf(id)?.committed));
+    const committed = nodes.map(({ id }) =>
+      id === node ? this.#node.core.committed : this.#node.heardOf(id)?.committed,
+    );
     return Math.min(...committed.map((index) => index ?? 0)) as LogIndex;
   }
 
@@ -288,14 +301,21 @@ export class Proxy {
       ...(tls !== undefined && { tls: { cert: readFileSync(tls.certFile), key: readFileSync(tls.keyFile) } }),
       commits: this.#node,
       ddl: {
-        announce: (gid: Gid, ordinal, ddl) => ({ message: messages.encode(gid, ordinal, ddl), token: `${gid}/${ordinal}` }),
+        announce: (gid: Gid, ordinal, ddl) => ({
+          message: messages.encode(gid, ordinal, ddl),
+          token: `${gid}/${ordinal}`,
+        }),
       },
       registry: {
         add: (pid, victim) => victims.set(pid, victim),
         remove: (pid) => victims.delete(pid),
       },
       safety: (database) => this.#replica.database(database)?.safety ?? NOTHING_KNOWN,
-      limits: { maxConnections: session.maxConnections, startupTimeout: session.startupTimeout, retryBytes: session.retryBuffer },
+      limits: {
+        maxConnections: session.maxConnections,
+        startupTimeout: session.startupTimeout,
+        retryBytes: session.retryBuffer,
+      },
       keepalive,
       log,
       metrics: {
@@ -346,4 +366,3 @@ function minimumMembers(nodes: number): number {
 function passwordText(password: unknown): string | undefined {
   return typeof password === 'string' ? password : undefined;
 }
-

@@ -8,7 +8,7 @@ import type { Config } from '../../config/schema.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { LocalReplica } from '../../replication/local-replica.ts';
 import type { TransactionSpool } from '../../replication/spool.ts';
-import type { NodeId } from '../../runtime/ids.ts';
+
 import type { Listener } from '../../session/listener.ts';
 
 interface Parts {
@@ -90,7 +90,7 @@ export class NodeStatusSource implements StatusSource {
     const now = performance.now();
     const own = core.coordinator.list().map(({ gid, database, phase, begun, waitsFor }) => ({
       gid,
-      origin: this.#parts.config.node as number,
+      origin: this.#parts.config.node,
       database,
       state: STATES[phase],
       ageMs: Math.round(now - begun),
@@ -100,7 +100,12 @@ export class NodeStatusSource implements StatusSource {
       gid,
       origin: originOf(gid),
       database,
-      state: state === 'decided' ? ('decided' as const) : state === 'prepared' ? ('prepared' as const) : ('preparing' as const),
+      state:
+        state === 'decided'
+          ? ('decided' as const)
+          : state === 'prepared'
+            ? ('prepared' as const)
+            : ('preparing' as const),
       ageMs: Math.max(0, Math.round(Date.now() - (parseGid(gid)?.clock ?? 0) / 1024)),
       waitsFor: [state === 'prepared' ? `the decision of node ${originOf(gid)}` : `replay: ${state}`],
     }));
@@ -122,7 +127,7 @@ export class NodeStatusSource implements StatusSource {
     metrics.spoolMemory.set(spool.usage.memory);
     metrics.spoolDisk.set(spool.usage.disk);
     for (const { id } of config.nodes) {
-      const committed = id === config.node ? node.core.committed : node.heardOf(id as NodeId)?.committed;
+      const committed = id === config.node ? node.core.committed : node.heardOf(id)?.committed;
       if (committed !== undefined) metrics.setNode(id, committed, Math.max(0, commitIndex - committed));
     }
   }

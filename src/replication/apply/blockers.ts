@@ -1,4 +1,4 @@
-import type { ClientBase } from 'pg';
+import type { ControlClient } from '../control-client.ts';
 
 /** A lock that a replay waits for, with whoever stands at the end of the chain of waiting. */
 export interface Blocked {
@@ -51,15 +51,15 @@ interface ChainRow {
 }
 
 /** Looks up what these apply sessions wait for; costs a fraction of a millisecond when none of them waits. */
-export async function findBlockers(client: ClientBase, pids: readonly number[]): Promise<Blocked[]> {
-  const { rows } = await client.query<ChainRow>({ name: 'pgmm_chains', text: CHAINS, values: [pids] });
+export async function findBlockers(client: ControlClient, pids: readonly number[]): Promise<Blocked[]> {
+  const { rows } = await client.ask<ChainRow>({ name: 'pgmm_chains', text: CHAINS, values: [pids] });
   const found: Blocked[] = [];
   for (const { root, waiter, blocker, table } of rows) {
     if (blocker !== 0) {
       found.push({ pid: root, holder: { type: 'backend', pid: blocker }, table: table ?? undefined });
       continue;
     }
-    const holders = await client.query<{ gid: string }>({
+    const holders = await client.ask<{ gid: string }>({
       name: 'pgmm_holders',
       text: PREPARED_HOLDERS,
       values: [waiter],

@@ -72,6 +72,11 @@ export class TableStatements {
     return i < 0 ? undefined : this.info.columns.get(this.relation.columns[i].name);
   }
 
+  #cast(i: number): string {
+    const column = this.#column(i);
+    return column === undefined ? '' : `::${column.type}`;
+  }
+
   #quoted(i: number): string {
     return quote(this.relation.columns[i].name);
   }
@@ -202,8 +207,9 @@ export class TableStatements {
 
   #matchKey(before: Tuple, parameters: Parameters): { condition: string; shape: string } {
     if (this.#keyColumns.length === 0) throw new Error(`${this.name} has no replica identity`);
+    // With its type: for the operators of records and of other polymorphic types a bare parameter could be anything.
     const conditions = this.#keyColumns.map(
-      (i) => `${this.#quoted(i)} ${this.#column(i)?.equals ?? '='} ${parameters.add(before[i])}`,
+      (i) => `${this.#quoted(i)} ${this.#column(i)?.equals ?? '='} ${parameters.add(before[i])}${this.#cast(i)}`,
     );
     return { condition: conditions.join(' AND '), shape: '' };
   }

@@ -67,7 +67,9 @@ export class HistoryReader {
       closed: (error) => handlers.closed(error),
     });
     try {
-      await server.query(`SELECT pg_catalog.pg_copy_logical_replication_slot(${literal(slot)}, ${literal(copy)}, true)`);
+      await server.query(
+        `SELECT pg_catalog.pg_copy_logical_replication_slot(${literal(slot)}, ${literal(copy)}, true)`,
+      );
       const version = server.serverVersion >= 160_000 ? '4' : '3';
       await stream.start(copy, { proto_version: version, publication_names: publication, messages: 'true' }, 1000);
     } catch (error) {

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
-import type { ClientBase } from 'pg';
+import type { ControlClient } from '../control-client.ts';
 import { formatLsn, logIndex, parseLsn, type LogIndex, type Lsn } from '../../runtime/ids.ts';
 
 interface Sample {
@@ -21,13 +21,13 @@ const STEP = 16n * 1024n * 1024n;
  */
 export class HistorySlot {
   readonly name: string;
-  readonly #control: ClientBase;
+  readonly #control: ControlClient;
   readonly #file: string;
   #from: LogIndex;
   #confirmed: Lsn;
   #samples: Sample[] = [];
 
-  private constructor(control: ClientBase, name: string, file: string, from: LogIndex, confirmed: Lsn) {
+  private constructor(control: ControlClient, name: string, file: string, from: LogIndex, confirmed: Lsn) {
     this.#control = control;
     this.name = name;
     this.#file = file;
@@ -36,10 +36,15 @@ export class HistorySlot {
   }
 
   /** Creates the slot if it's missing. `handedOut`: the highest index whose COMMIT PREPARED may have been sent. */
-  static async open(control: ClientBase, name: string, file: string, handedOut: () => LogIndex): Promise<HistorySlot> {
+  static async open(
+    control: ControlClient,
+    name: string,
+    file: string,
+    handedOut: () => LogIndex,
+  ): Promise<HistorySlot> {
     const find = async () =>
       (
-        await control.query<{ confirmed: string }>(
+        await control.ask<{ confirmed: string }>(
           `SELECT confirmed_flush_lsn::pg_catalog.text AS confirmed FROM pg_catalog.pg_replication_slots
            WHERE slot_name = $1 AND wal_status IS DISTINCT FROM 'lost'`,
           [name],
@@ -51,11 +56,11 @@ export class HistorySlot {
       return new HistorySlot(control, name, file, noted ?? handedOut(), parseLsn(found.confirmed));
     }
     // A slot whose WAL is gone is of no use to anyone.
-    await control.query(
+    await control.ask(
       'SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1',
       [name],
     );
-    await control.query(`SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, [name]);
+    await control.ask(`SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, [name]);
     const slot = new HistorySlot(control, name, file, handedOut(), parseLsn((await find())?.confirmed ?? '0/0'));
     await slot.#note(slot.#from);
     return slot;
@@ -68,7 +73,7 @@ export class HistorySlot {
 
   /** To be called every few seconds. `needed`: the lowest index that some node may ask to go on from. */
   async advance(handedOut: () => LogIndex, needed: LogIndex): Promise<void> {
-    const { rows } = await this.#control.query<{ position: string }>(
+    const { rows } = await this.#control.ask<{ position: string }>(
       'SELECT pg_catalog.pg_current_wal_lsn()::pg_catalog.text AS position',
     );
     this.#samples.push({ index: handedOut(), position: parseLsn(rows[0].position) });
@@ -78,7 +83,7 @@ export class HistorySlot {
     // First the note: after a crash between the two it promises too little, never too much.
     await this.#note(passed.index);
     this.#from = passed.index;
-    await this.#control.query('SELECT pg_catalog.pg_replication_slot_advance($1, $2)', [
+    await this.#control.ask('SELECT pg_catalog.pg_replication_slot_advance($1, $2)', [
       this.name,
       formatLsn(passed.position),
     ]);
