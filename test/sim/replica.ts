@@ -256,7 +256,7 @@ export class Replica {
 
   #fetch(one: CatchUp): void {
     const { world, postgres } = this.#node;
-    world.loop.in(this.#node.process, world.rng.wait(6), () => {
+    world.loop.in(this.#node.process, world.rng.wait(2), () => {
       if (one.cancelled || postgres.process.life !== this.#life) return;
       const found = this.#fromDonor((history) => history.find(({ index }) => index === one.index));
       if (found === undefined) return this.#fetch(one);
@@ -291,7 +291,7 @@ export class Replica {
   /** Asks one other node, if it can be reached. */
   #fromDonor<T>(read: (history: readonly HistoryEntry[]) => T | undefined): T | undefined {
     const { world, id } = this.#node;
-    const donor = world.rng.pick(world.nodes);
+    const donor = world.rng.pick(world.nodes.filter((one) => one.id !== id || world.nodes.length === 1));
     const isUsable = donor.id !== id && donor.process.alive && !donor.process.stopped && donor.postgres.process.alive;
     if (!isUsable || !world.network.isReachable(donor.id, id)) return undefined;
     return read(donor.postgres.history);

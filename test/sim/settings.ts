@@ -35,7 +35,7 @@ export function drawSettings(rng: Rng): SimSettings {
     everywhere: rng.pick([0, 0.2, 0.5]),
     raftTick: rng.pick([15, 25]),
     beatInterval,
-    heartbeatTimeout: beatInterval * rng.pick([4, 6, 10]),
+    heartbeatTimeout: 120 + beatInterval * rng.pick([2, 4, 8]),
     resendAfter: rng.pick([60, 120, 200]),
     voteTimeout: rng.pick([200, 400, 800]),
     decisionTimeout: rng.pick([500, 1500]),
