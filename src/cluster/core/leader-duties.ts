@@ -5,7 +5,7 @@ import type { Epoch, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { Beat } from '../messages.ts';
 
 /** A node that is further behind is not let in: all commits would wait until it has caught up. */
-export const ADMIT_WITHIN = 64;
+export const ADMIT_WITHIN = 32;
 
 export interface LeaderSettings {
   readonly self: NodeId;

@@ -131,6 +131,7 @@ export class Coordinator {
   #leader: { readonly node: NodeId; readonly term: number } | undefined;
   /** Rises with every proposal of this run: the leader drops one that was overtaken on the way. */
   #attempts = 0;
+  #now = 0;
   #effects: CoordinatorEffect[] = [];
 
   constructor(settings: CoordinatorSettings) {
@@ -165,6 +166,7 @@ export class Coordinator {
 
   step(event: CoordinatorEvent): readonly CoordinatorEffect[] {
     this.#effects = [];
+    if ('now' in event) this.#now = event.now;
     this.#dispatch(event);
     return this.#effects;
   }
@@ -355,8 +357,9 @@ export class Coordinator {
         this.#abort(t, reports.epochEnded(t.gid));
       } else if (t.phase !== 'aborting') {
         for (const [node, epoch] of members) {
-          if (node !== this.#settings.self && before.get(node) !== epoch)
-            this.#emit({ type: 'announce', gid: t.gid, to: node });
+          if (node === this.#settings.self || before.get(node) === epoch) continue;
+          this.#emit({ type: 'announce', gid: t.gid, to: node });
+          if (t.phase === 'collecting') t.since = this.#now; // a vote asked for only now is not late yet
         }
         t.suspected = false;
         this.#advance(t, false);
