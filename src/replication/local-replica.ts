@@ -1,12 +1,13 @@
 import { Committer } from '../commit/committer.ts';
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
-import { parseGid } from '../commit/gid.ts';
+import { comparePriority, parseGid } from '../commit/gid.ts';
 import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { PgError } from '../runtime/errors.ts';
 import type { ConflictVictim } from '../session/ports.ts';
 import type { ApplyResult, RecordSource } from './apply/apply-session.ts';
+import type { Blocked } from './apply/blockers.ts';
 import { DatabaseReplica, type DatabaseReplicaOptions } from './database-replica.ts';
 import { HistoryServer, type HistoryAnswer, type HistoryRequest } from './history/history-server.ts';
 import type { TransactionSpool } from './spool.ts';
@@ -52,6 +53,8 @@ export interface LocalReplicaOptions {
 
 const RECONNECT_DELAY = 500;
 const SWEEP_INTERVAL = 5000;
+/** Milliseconds after which a replay that was found waiting is looked at again. */
+const LOOK_AGAIN = 2;
 const HISTORY_INTERVAL = 5000;
 
 /**
@@ -74,7 +77,7 @@ export class LocalReplica {
   readonly #begun = new Map<Gid, number>();
   readonly #committing = new Map<LogIndex, DecidedCommit>();
   readonly #timers: NodeJS.Timeout[] = [];
-  #looking = false;
+  #looking: NodeJS.Timeout | undefined;
   #suspects = new Set<Gid>();
 
   constructor(options: LocalReplicaOptions) {
@@ -89,7 +92,7 @@ export class LocalReplica {
   /** Begins to connect, and keeps at it. */
   start(): void {
     void this.#connect();
-    this.#timers.push(setInterval(() => void this.#look(), this.#options.conflictCheckAfter));
+    void this.#look();
     this.#timers.push(setInterval(() => void this.#sweep(), SWEEP_INTERVAL));
     this.#timers.push(setInterval(() => void this.#advanceHistory(), HISTORY_INTERVAL));
   }
@@ -340,32 +343,39 @@ export class LocalReplica {
     }
   }
 
-  /** Finds out who stands in the way of replays that take long. */
+  /** Finds out who stands in the way of replays that take long; sooner again where somebody does. */
   async #look(): Promise<void> {
-    if (this.#looking || !this.#up) return;
-    this.#looking = true;
-    try {
-      for (const database of this.#databases.values()) {
-        for (const { gid, blocked } of await database.blocked(this.#options.conflictCheckAfter))
-          this.#report(gid, blocked, database);
+    let blocked = false;
+    if (this.#up) {
+      try {
+        for (const database of this.#databases.values()) {
+          for (const found of await database.blocked(this.#options.conflictCheckAfter)) {
+            blocked = true;
+            this.#report(found.gid, found.blocked, database);
+          }
+        }
+      } catch (error) {
+        this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
       }
-    } catch (error) {
-      this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
-    } finally {
-      this.#looking = false;
     }
+    const pause = blocked ? LOOK_AGAIN : this.#options.conflictCheckAfter;
+    if (!this.#stopped) this.#looking = setTimeout(() => void this.#look(), pause);
   }
 
-  #report(
-    gid: Gid,
-    { holder, table }: Awaited<ReturnType<DatabaseReplica['blocked']>>[number]['blocked'],
-    database: DatabaseReplica,
-  ): void {
+  #report(gid: Gid, { holder, between, table }: Blocked, database: DatabaseReplica): void {
     const { events } = this.#options;
-    if (holder.type === 'prepared') return events.blocked(gid, { type: 'transaction', gid: holder.gid as Gid }, table);
-    const other = database.pool.gidOf(holder.pid);
-    if (other === undefined) events.blocked(gid, { type: 'backend', pid: holder.pid }, table);
-    else if (other !== gid) events.blocked(gid, { type: 'transaction', gid: other }, table);
+    const other = holder.type === 'prepared' ? (holder.gid as Gid) : database.pool.gidOf(holder.pid);
+    if (other === gid) return;
+    if (other === undefined) {
+      if (holder.type === 'backend') events.blocked(gid, { type: 'backend', pid: holder.pid }, table);
+    } else {
+      events.blocked(gid, { type: 'transaction', gid: other }, table);
+      if (!isOlder(gid, other)) return;
+    }
+    // Whoever queues before the replay would get the row next and have to give way then.
+    for (const pid of between) {
+      if (database.pool.gidOf(pid) === undefined) events.blocked(gid, { type: 'backend', pid }, table);
+    }
   }
 
   /**
@@ -394,6 +404,7 @@ export class LocalReplica {
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const timer of this.#timers) clearInterval(timer);
+    clearTimeout(this.#looking);
     this.#history.stop();
     await this.#committer.stop();
     for (const database of this.#databases.values()) database.close();
@@ -401,3 +412,8 @@ export class LocalReplica {
 }
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
+
+function isOlder(gid: Gid, other: Gid): boolean {
+  const [a, b] = [parseGid(gid), parseGid(other)];
+  return a !== undefined && b !== undefined && comparePriority(a, b) < 0;
+}

@@ -1,29 +1,32 @@
 import type { ControlClient } from '../control-client.ts';
 
-/** A lock that a replay waits for, with whoever stands at the end of the chain of waiting. */
+/** A lock that a replay waits for, and who stands between. */
 export interface Blocked {
   /** The apply session that waits. */
   readonly pid: number;
+  /** Whoever stands at the end of the chain of waiting. */
   readonly holder:
     { readonly type: 'backend'; readonly pid: number } | { readonly type: 'prepared'; readonly gid: string };
+  /** Backends that wait for the same holder and are served before the replay. */
+  readonly between: readonly number[];
   /** The table whose row it wants, where that can be told. */
   readonly table: string | undefined;
 }
 
 /**
- * Each replay with the ends of its waiting chains. A client that waits itself stands between, for instance behind the same
- * prepared transaction: whoever it waits for is who matters. Process 0 stands for a prepared transaction.
+ * Each replay with the ends of its waiting chains, and what lies between: clients that queue for the same row stand before the
+ * replay as well. Process 0 stands for a prepared transaction.
  */
 const CHAINS = `
-WITH RECURSIVE chain(root, waiter, blocker, depth) AS (
-  SELECT root, root, blocker, 1
+WITH RECURSIVE chain(root, waiter, blocker, between) AS (
+  SELECT root, root, blocker, ARRAY[]::pg_catalog.int4[]
   FROM pg_catalog.unnest($1::pg_catalog.int4[]) root, pg_catalog.unnest(pg_catalog.pg_blocking_pids(root)) blocker
   UNION
-  SELECT chain.root, chain.blocker, next, chain.depth + 1
+  SELECT chain.root, chain.blocker, next, chain.between || chain.blocker
   FROM chain, pg_catalog.unnest(pg_catalog.pg_blocking_pids(chain.blocker)) next
-  WHERE chain.blocker <> 0 AND chain.depth < 8
+  WHERE chain.blocker <> 0 AND pg_catalog.cardinality(chain.between) < 8 AND next <> ALL (chain.between)
 )
-SELECT DISTINCT root, waiter, blocker,
+SELECT root, waiter, blocker, between,
   (SELECT l.relation::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_locks l
    WHERE l.pid = root AND l.locktype IN ('tuple', 'relation') ORDER BY l.locktype = 'tuple' DESC, l.granted LIMIT 1) AS "table"
 FROM chain
@@ -47,6 +50,7 @@ interface ChainRow {
   readonly root: number;
   readonly waiter: number;
   readonly blocker: number;
+  readonly between: readonly number[];
   readonly table: string | null;
 }
 
@@ -54,9 +58,10 @@ interface ChainRow {
 export async function findBlockers(client: ControlClient, pids: readonly number[]): Promise<Blocked[]> {
   const { rows } = await client.ask<ChainRow>({ name: 'pgmm_chains', text: CHAINS, values: [pids] });
   const found: Blocked[] = [];
-  for (const { root, waiter, blocker, table } of rows) {
+  for (const { root, waiter, blocker, between, table } of rows) {
+    const common = { pid: root, between, table: table ?? undefined };
     if (blocker !== 0) {
-      found.push({ pid: root, holder: { type: 'backend', pid: blocker }, table: table ?? undefined });
+      found.push({ ...common, holder: { type: 'backend', pid: blocker } });
       continue;
     }
     const holders = await client.ask<{ gid: string }>({
@@ -64,8 +69,7 @@ export async function findBlockers(client: ControlClient, pids: readonly number[
       text: PREPARED_HOLDERS,
       values: [waiter],
     });
-    for (const { gid } of holders.rows)
-      found.push({ pid: root, holder: { type: 'prepared', gid }, table: table ?? undefined });
+    for (const { gid } of holders.rows) found.push({ ...common, holder: { type: 'prepared', gid } });
   }
   return found;
 }
