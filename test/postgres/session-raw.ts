@@ -142,6 +142,12 @@ export class RawClient {
     this.#socket.destroy();
   }
 
+  /** Only counts what arrives from now on. */
+  consume(count: (bytes: number) => void): void {
+    this.#socket.removeAllListeners('data');
+    this.#socket.on('data', (chunk: Buffer) => count(chunk.length));
+  }
+
   pause(): void {
     this.#socket.pause();
   }

@@ -150,9 +150,8 @@ export class Batch {
       case 'set-read-only':
         return yield* this.#setReadOnly(kind);
       case 'write':
-        this.#forward(bytes, start, end);
-        if (kind.copyIn) yield* this.#copyIn();
-        return;
+        if (kind.copyIn) return yield* this.#copyIn(bytes, start, end);
+        break;
       case 'local':
         this.#open().forgets.push(kind.forgets);
         break;
@@ -406,7 +405,10 @@ export class Batch {
   }
 
   /** While the server takes CopyData it ignores Sync and Flush ("COPY Operations"); so they are left out. */
-  *#copyIn(): Procedure {
+  *#copyIn(bytes: Buffer, start: number, end: number): Procedure {
+    if (this.#segment instanceof PassSegment) yield* this.#cut();
+    if (this.#failed) return;
+    this.#forward(bytes, start, end);
     const segment = this.#open();
     const { stream, link } = this.#context;
     if (!(segment instanceof ClientSegment)) return;
