@@ -171,7 +171,7 @@ async function ensurePublication(client: ClientBase): Promise<void> {
  */
 async function fixExisting(client: ClientBase, moved: boolean): Promise<void> {
   await client.query(
-    `SELECT multimaster.fix_identity(c.oid::regclass) FROM pg_class c
+    `SELECT multimaster.fix_identity(c.oid::regclass), multimaster.fix_deferrable(c.oid::regclass) FROM pg_class c
      WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384
        AND c.relnamespace NOT IN ('multimaster'::regnamespace, 'pg_catalog'::regnamespace, 'information_schema'::regnamespace)`,
   );

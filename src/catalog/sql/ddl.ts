@@ -115,8 +115,10 @@ BEGIN
     JOIN pg_class r ON r.oid = o.objid
     WHERE r.relkind IN ('r', 'S') AND r.relpersistence <> 't'
   LOOP
-    IF touched.relkind = 'r' THEN PERFORM multimaster.fix_identity(touched.relation);
-    ELSE PERFORM multimaster.align_sequence(touched.relation);
+    IF touched.relkind = 'r' THEN
+      PERFORM multimaster.fix_identity(touched.relation), multimaster.fix_deferrable(touched.relation);
+    ELSE
+      PERFORM multimaster.align_sequence(touched.relation);
     END IF;
   END LOOP;
 END

@@ -1,7 +1,7 @@
 /**
  * Replica identities. A published table without one can't be updated (55000), and each partition leaf needs its own. So
  * a table without an immediate, valid primary key gets REPLICA IDENTITY FULL, and DEFAULT again once it has one. An
- * identity that the user chose and that works is left alone.
+ * identity that the user chose and that works is left alone. Deferrable keys are made to hold on replay.
  */
 export const IDENTITY_SQL = `
 CREATE OR REPLACE FUNCTION multimaster.set_identity(relation regclass, original "char", clause text) RETURNS void
@@ -60,6 +60,21 @@ BEGIN
   ELSIF current <> 'f' THEN
     PERFORM multimaster.set_identity(relation, current, multimaster.full_identity(relation));
   END IF;
+END
+$function$;
+
+-- A DEFERRABLE key lets duplicates into its index and leaves them to a trigger of its own, which must fire on replay too.
+CREATE OR REPLACE FUNCTION multimaster.fix_deferrable(relation regclass) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $function$
+DECLARE
+  tgname name;
+BEGIN
+  FOR tgname IN
+    SELECT t.tgname FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint AND k.conrelid = t.tgrelid
+    WHERE t.tgrelid = relation AND t.tgenabled = 'O' AND k.contype IN ('p', 'u', 'x') AND k.condeferrable
+  LOOP
+    PERFORM multimaster.execute_quietly(format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, tgname));
+  END LOOP;
 END
 $function$;
 `;
