@@ -42,6 +42,8 @@ export interface TableInfo {
    * accept duplicates (index.c, `indimmediate`).
    */
   readonly uncheckedConstraint: string | null;
+  /** Has a DEFERRABLE unique or exclusion constraint at all. */
+  readonly deferrable: boolean;
   /** All of the above as it was read, to be compared with a later reading. */
   readonly text: string;
 }
@@ -109,17 +111,18 @@ function foreignKeys(serverVersion: number): string {
   WHERE k.conrelid = c.oid AND k.contype = 'f' AND root.oid IS NULL ${enforced}`;
 }
 
-const UNCHECKED = `
-  SELECT pg_catalog.min(k.conname::pg_catalog.text)
+const DEFERRABLE = `
   FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_trigger t ON t.tgconstraint = k.oid AND t.tgrelid = k.conrelid
-  WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x') AND k.condeferrable AND t.tgenabled NOT IN ('A', 'R')`;
+  WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x') AND k.condeferrable`;
 
 function query(schema: string, name: string, serverVersion: number): string {
   return `
 SELECT pg_catalog.json_build_object(
   'columns', (${COLUMNS}),
   'foreignKeys', (${foreignKeys(serverVersion)}),
-  'uncheckedConstraint', (${UNCHECKED})
+  'uncheckedConstraint', (
+    SELECT pg_catalog.min(k.conname::pg_catalog.text) ${DEFERRABLE} AND t.tgenabled NOT IN ('A', 'R')),
+  'deferrable', EXISTS (SELECT ${DEFERRABLE})
 )::pg_catalog.text
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = ${literal(schema)} AND c.relname = ${literal(name)}`;
@@ -134,11 +137,13 @@ export async function loadTableInfo(connection: ServerConnection, schema: string
     columns: ColumnInfo[] | null;
     foreignKeys: ForeignKey[] | null;
     uncheckedConstraint: string | null;
+    deferrable: boolean;
   };
   return {
     columns: new Map((found.columns ?? []).map((column) => [column.name, column])),
     foreignKeys: found.foreignKeys ?? [],
     uncheckedConstraint: found.uncheckedConstraint,
+    deferrable: found.deferrable,
     text,
   };
 }

@@ -21,6 +21,12 @@ const MAX_CHECKS = 10_000;
 const BEGIN: Statement = { key: 'begin', sql: 'BEGIN', parameters: [] };
 const EMIT = 'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.text)';
 
+const DEFER = 'SET CONSTRAINTS ALL DEFERRED';
+const CHECK_DEFERRED = `DO $$ BEGIN
+  SET CONSTRAINTS ALL IMMEDIATE;
+EXCEPTION WHEN unique_violation OR exclusion_violation THEN
+END $$`;
+
 /** What was found out about local tables, shared by the transactions of one session until the schema changes. */
 export interface TableCache {
   /** By the bytes of the origin's RELATION message: another definition there is another key here. */
@@ -53,6 +59,7 @@ export class TransactionReplay {
   #inserts: { table: TableStatements; changes: RowChange[] } | undefined;
   readonly #copyText = new CopyText();
   #ddlStatements = 0;
+  #deferred = false;
   rows = 0;
   /** Something that the fast way can't tell apart: to be replayed again, carefully. */
   doubt: string | undefined;
@@ -74,6 +81,7 @@ export class TransactionReplay {
         return this.#onRow(readRowChange(bytes));
       case Message.truncate:
         this.#flushInserts();
+        this.#checkDeferred();
         this.#truncate(bytes);
         return undefined;
       case Message.message:
@@ -95,7 +103,7 @@ export class TransactionReplay {
     const relation = known?.relation ?? readRelation(bytes);
     this.#relations.set(id, { relation, key });
     if (known === undefined) return this.#load(id);
-    this.#tables.set(id, known);
+    this.#use(id, known);
     return undefined;
   }
 
@@ -110,7 +118,25 @@ export class TransactionReplay {
     if (info.uncheckedConstraint !== null) throw uncheckedConstraint(relation, info.uncheckedConstraint);
     const table = new TableStatements(relation, info, String(++cache.lookups));
     cache.statements.set(key, table);
+    this.#use(id, table);
+  }
+
+  /** What was one statement at the origin comes row by row: keys may be there twice in between. */
+  #use(id: number, table: TableStatements): void {
     this.#tables.set(id, table);
+    if (!table.info.deferrable || this.#deferred) return;
+    this.#deferred = true;
+    this.#context.pipeline.once(DEFER);
+  }
+
+  /**
+   * TRUNCATE and ALTER TABLE are refused while checks are pending that the origin has long made. A check that fails stays
+   * pending: the origin may have deferred it as well.
+   */
+  #checkDeferred(): void {
+    if (!this.#deferred) return;
+    this.#context.pipeline.once(CHECK_DEFERRED);
+    this.#context.pipeline.once(DEFER);
   }
 
   #onRow(change: RowChange): Promise<void> | undefined {
@@ -195,7 +221,10 @@ export class TransactionReplay {
     const { prefix, content } = readLogicalMessage(bytes);
     if (prefix === GID_PREFIX) return undefined;
     this.#flushInserts();
-    if (prefix === DDL_PREFIX) return this.#runDdl(content);
+    if (prefix === DDL_PREFIX) {
+      this.#checkDeferred();
+      return this.#runDdl(content);
+    }
     const parameters = [Buffer.from(prefix), Buffer.from(`\\x${content.toString('hex')}`)];
     this.#context.pipeline.once(
       'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)',
