@@ -3,6 +3,7 @@ import { formatGid, parseGid } from '../commit/gid.ts';
 import { decodeCommand, decodeSnapshot, encodeCommand } from '../commit/log-codec.ts';
 import * as reports from '../commit/core/reports.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
+import type { Message } from '../consensus/core/messages.ts';
 import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
 import { PgError } from '../runtime/errors.ts';
 import { HybridClock } from '../runtime/hybrid-clock.ts';
@@ -21,7 +22,7 @@ import { RemoteChanges } from './remote-changes.ts';
 export interface DecisionLog {
   /** Appends if this node leads that term; answers the entry's index. */
   propose(payload: Uint8Array, term: number): LogIndex | undefined;
-  receive(from: NodeId, message: unknown): void;
+  receive(from: NodeId, message: Message): void;
 }
 
 export interface PeerSender {
@@ -223,7 +224,7 @@ export class ClusterNode implements Commits {
   onMessage(from: NodeId, message: PeerMessage): void {
     switch (message.t) {
       case 'raft':
-        return this.#raft.receive(from, message.m);
+        return this.#raft.receive(from, ownEntries(message.m as Message));
       case 'fetch':
         void this.#serve(from, message.gid, message.offset, message.limit);
         return;
@@ -381,6 +382,15 @@ export class ClusterNode implements Commits {
     });
     own.resolve(outcome.type === 'committed' ? outcome : { type: outcome.type, error: toPgError(outcome.error) });
   }
+}
+
+/** The log keeps entries for long, and these are views into what was received: each would keep all of that alive. */
+function ownEntries(message: Message): Message {
+  if (message.type !== 'append' || message.entries.length === 0) return message;
+  return {
+    ...message,
+    entries: message.entries.map((entry) => ({ ...entry, payload: Uint8Array.from(entry.payload) })),
+  };
 }
 
 export function toPgError({ sqlstate, message, detail, hint, fields }: ErrorReport): PgError {

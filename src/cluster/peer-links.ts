@@ -146,6 +146,8 @@ export class PeerLinks {
   readonly #control = new Map<NodeId, Outgoing>();
   readonly #bulk = new Map<NodeId, Outgoing>();
   readonly #incoming = new Set<net.Socket>();
+  /** The control connection of each peer: a new one ends the one before, so that what was sent earlier can't arrive later. */
+  readonly #current = new Map<NodeId, net.Socket>();
   readonly #server: net.Server;
 
   constructor(options: PeerLinksOptions) {
@@ -228,6 +230,10 @@ export class PeerLinks {
 
   #read(socket: net.Socket, hello: Hello): void {
     const from = hello.node as NodeId;
+    if (hello.kind === 'control') {
+      this.#current.get(from)?.destroy();
+      this.#current.set(from, socket);
+    }
     const unpackr = new Packr({ sequential: true });
     const reader = new FrameReader((body) => {
       const message: unknown = unpackr.unpack(body);

@@ -12,7 +12,6 @@ import type { Config } from '../../config/schema.ts';
 import { clientConfig } from '../../config/client-config.ts';
 import { decodeSnapshot } from '../../commit/log-codec.ts';
 import { parseGid } from '../../commit/gid.ts';
-import type { Message } from '../../consensus/core/messages.ts';
 import { DEFAULT_LIMITS } from '../../consensus/core/types.ts';
 import { LogStore } from '../../consensus/log-store.ts';
 import { RaftNode } from '../../consensus/raft-node.ts';
@@ -87,7 +86,7 @@ export class Proxy {
           const answer = this.#raft.propose(payload, term);
           return answer.accepted ? answer.index : undefined;
         },
-        receive: (from, message) => this.#raft.receive(from, message as Message),
+        receive: (from, message) => this.#raft.receive(from, message),
       },
       links: this.#links,
       history,
