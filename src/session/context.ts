@@ -14,7 +14,8 @@ import type { ServerLink } from './server-link.ts';
 import type { Statements } from './statements.ts';
 
 /** What happens in sessions, for metrics. */
-export type SessionEvent = 'read' | 'wrapped' | 'explicit' | 'committed' | 'aborted' | 'unknown' | 'retried' | 'refused' | 'victim';
+export type SessionEvent =
+  'read' | 'wrapped' | 'explicit' | 'committed' | 'aborted' | 'unknown' | 'retried' | 'refused' | 'victim';
 
 export interface SessionHooks {
   readonly log: Logger;
@@ -99,7 +100,9 @@ export class Context implements ContextParts {
     return this.injectFixed(style, this.link.clientReadOnly ? 'BEGIN READ ONLY' : 'BEGIN READ WRITE');
   }
 
-  clientSegment(options: { after?: InjectedSegment | undefined; offset?: number; skip?: Skip | undefined } = {}): ClientSegment {
+  clientSegment(
+    options: { after?: InjectedSegment | undefined; offset?: number; skip?: Skip | undefined } = {},
+  ): ClientSegment {
     return new ClientSegment({
       after: options.after,
       offset: options.offset ?? 0,

@@ -79,7 +79,8 @@ export class Dispatcher {
 
   learn(segment: PassSegment): void {
     const { retained } = segment;
-    for (const prepared of segment.executes) if (prepared.kind.type === 'read') prepared.kind = { type: 'write', certain: false, copyIn: false };
+    for (const prepared of segment.executes)
+      if (prepared.kind.type === 'read') prepared.kind = { type: 'write', certain: false, copyIn: false };
     if (retained !== undefined) survey.learn(this.#context, retained);
   }
 
@@ -133,7 +134,12 @@ export class Dispatcher {
           this.#passQuery({ implicit: true });
           return 'passed';
         }
-        return wrapped(context, { message: this.#message, style: 'simple', certain: judgement.certain, copyIn: judgement.copyIn });
+        return wrapped(context, {
+          message: this.#message,
+          style: 'simple',
+          certain: judgement.certain,
+          copyIn: judgement.copyIn,
+        });
       case 'local':
         if (judgement.statement.kind.type === 'local') {
           this.#passQuery({ control: true }).forgets.push(judgement.statement.kind.forgets);
@@ -182,7 +188,8 @@ export class Dispatcher {
         this.#passQuery({});
         return 'passed';
       case 'local':
-        if (judgement.statement.kind.type === 'local') this.#passQuery({}).forgets.push(judgement.statement.kind.forgets);
+        if (judgement.statement.kind.type === 'local')
+          this.#passQuery({}).forgets.push(judgement.statement.kind.forgets);
         return 'passed';
       case 'single':
         return this.#blockSingle(judgement);
@@ -323,4 +330,3 @@ function needsAttention({ kind }: Prepared): boolean {
       return true;
   }
 }
-

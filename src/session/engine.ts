@@ -214,7 +214,8 @@ export class Engine implements ConflictVictim {
       doomed.told = true;
       return errorResponse(doomed.error);
     }
-    if (sqlstate === '25006' && segment instanceof PassSegment && segment.implicit) return this.#wroteAfterAll(segment, message);
+    if (sqlstate === '25006' && segment instanceof PassSegment && segment.implicit)
+      return this.#wroteAfterAll(segment, message);
     if (segment instanceof ClientSegment && segment.offset > 0) return shiftPosition(message, segment.offset);
     return undefined;
   }
@@ -243,4 +244,6 @@ function shiftPosition(message: Buffer, characters: number): Buffer {
 }
 
 /** For a client whose server went away without a word, as PostgreSQL's own words would be. */
-export const SERVER_GONE = new PgError('57P01', 'the connection to the local PostgreSQL server was lost', { severity: 'FATAL' });
+export const SERVER_GONE = new PgError('57P01', 'the connection to the local PostgreSQL server was lost', {
+  severity: 'FATAL',
+});

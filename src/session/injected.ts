@@ -55,12 +55,7 @@ export function fixedStatement(style: Style, sql: string): Buffer {
 
 /** Parse alone, without naming anything the client has: what a text that must not be run is checked with. */
 export function parseOnly(sql: Buffer): Buffer {
-  return Buffer.concat([
-    CLOSE,
-    message(Frontend.parse, NAME, sql, Buffer.from([0]), NO_PARAMETERS),
-    CLOSE,
-    SYNC,
-  ]);
+  return Buffer.concat([CLOSE, message(Frontend.parse, NAME, sql, Buffer.from([0]), NO_PARAMETERS), CLOSE, SYNC]);
 }
 
 export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;

@@ -93,7 +93,10 @@ export function judgeParse(
     case 'read':
       return { kind: READ, text: undefined };
     case 'plain':
-      return { kind: judgement.copyIn ? { type: 'write', certain: true, copyIn: true } : judgement.certain ? WRITE : MAYBE, text: undefined };
+      return {
+        kind: judgement.copyIn ? { type: 'write', certain: true, copyIn: true } : judgement.certain ? WRITE : MAYBE,
+        text: undefined,
+      };
     case 'local':
       return { kind: judgement.statement.kind, text: undefined };
     case 'single':

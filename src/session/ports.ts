@@ -35,7 +35,11 @@ export interface Commits {
    * To be called when PREPARE TRANSACTION is sent. From then on only the coordinator decides.
    * `prepared` must be called with the server's answer: undefined on success. The promise never rejects.
    */
-  begin(gid: Gid, database: string, level: CommitLevel): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> };
+  begin(
+    gid: Gid,
+    database: string,
+    level: CommitLevel,
+  ): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> };
 }
 
 /** Sessions by the process id of their server connection, so that the blocker of a replay can be found. */

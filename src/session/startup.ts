@@ -45,7 +45,12 @@ export function planStartup(parameters: ReadonlyMap<string, string>, databases: 
   const forServer = new Map(parameters);
   forServer.delete(READ_ONLY);
   forServer.set('options', [inOptions.rest, `-c ${READ_ONLY}=on`].join(' ').trim());
-  return { type: 'session', database, parameters: forServer, readOnly: ['on', 'true', 'yes', '1'].includes(value.toLowerCase()) };
+  return {
+    type: 'session',
+    database,
+    parameters: forServer,
+    readOnly: ['on', 'true', 'yes', '1'].includes(value.toLowerCase()),
+  };
 }
 
 /** An error before or instead of a session; FATAL as PostgreSQL's own are. */
@@ -63,7 +68,7 @@ const CHANNEL_BINDING = 'SCRAM-SHA-256-PLUS';
 export function withoutChannelBinding(message: Buffer): Buffer {
   if (message.length < 10 || message.readInt32BE(5) !== AUTHENTICATION_SASL) return message;
   const mechanisms: string[] = [];
-  for (let at = 9; at < message.length && message[at] !== 0; ) {
+  for (let at = 9; at < message.length && message[at] !== 0;) {
     const end = cstringEnd(message, at, message.length);
     if (end === undefined) break;
     mechanisms.push(message.toString('latin1', at, end));

@@ -22,27 +22,33 @@ function batch(context: Context, limit: number): Whole | 'wait' | 'attend' {
   const { stream, link } = context;
   const segment = new PassSegment(true);
   let from = -1;
-  let harmless = true;
-  let whole: Whole | undefined;
+  const found: { whole?: Whole; harm?: true } = {};
   stream.lookAhead((type, bytes, start, end) => {
     if (from < 0) from = start;
     if (type === Frontend.sync) {
       const keep = !link.clientReadOnly && end - from <= limit;
       segment.retained = keep ? bytes.subarray(from, end) : undefined;
       segment.closed = true;
-      whole = { segment, bytes, start: from, end };
+      found.whole = { segment, bytes, start: from, end };
       return true;
     }
-    harmless = isHarmless(context, segment, type, bytes, start, end);
-    return !harmless;
+    if (!isHarmless(context, segment, type, bytes, start, end)) found.harm = true;
+    return found.harm === true;
   });
-  if (whole !== undefined) return whole;
+  if (found.whole !== undefined) return found.whole;
   // What was announced on the way is announced again by whoever takes the batch message by message.
   for (const prepared of segment.parses) context.statements.withdraw(prepared);
-  return harmless && stream.buffered < limit ? 'wait' : 'attend';
+  return found.harm === undefined && stream.buffered < limit ? 'wait' : 'attend';
 }
 
-function isHarmless(context: Context, segment: PassSegment, type: number, bytes: Buffer, start: number, end: number): boolean {
+function isHarmless(
+  context: Context,
+  segment: PassSegment,
+  type: number,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): boolean {
   const { statements, link } = context;
   switch (type) {
     case Frontend.parse: {

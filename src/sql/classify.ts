@@ -2,7 +2,7 @@ import { DDL_RULES } from './ddl.ts';
 import type { StatementKind } from './kinds.ts';
 import { COPY_IN, LOCAL, MAYBE, READ, WRITE, unsupported } from './kinds.ts';
 import { UNSUPPORTED_FUNCTIONS } from './names.ts';
-import { child, descendants, flag, list, parse, text } from './parser.ts';
+import { child, descendants, firstEntry, flag, list, parse, text } from './parser.ts';
 import type { Node, RawStatement } from './parser.ts';
 import { classifySet, classifyTransaction } from './transactions.ts';
 
@@ -13,7 +13,10 @@ export interface Statement {
   readonly end: number;
 }
 
-const NOTIFY = unsupported('NOTIFY is not delivered to the other nodes yet', 'Poll a table, or use LISTEN and NOTIFY outside the coordinated database.');
+const NOTIFY = unsupported(
+  'NOTIFY is not delivered to the other nodes yet',
+  'Poll a table, or use LISTEN and NOTIFY outside the coordinated database.',
+);
 const SELECT_INTO = unsupported(
   'a table cannot be created from a query yet',
   'Create the table with its columns first, then use INSERT … SELECT.',
@@ -22,7 +25,7 @@ const SELECT_INTO = unsupported(
 type Rule = StatementKind | ((node: Node) => StatementKind);
 
 /** What becomes of a statement that is no DDL, by the name of its node in PostgreSQL's grammar. */
-const RULES: Readonly<Record<string, Rule>> = {
+const RULES: Readonly<Partial<Record<string, Rule>>> = {
   SelectStmt: (node) => ('intoClause' in node ? SELECT_INTO : MAYBE),
   InsertStmt: WRITE,
   UpdateStmt: WRITE,
@@ -76,7 +79,8 @@ function classifyStatement({ name, node }: RawStatement): StatementKind {
 
 function byRule(name: string, node: Node): StatementKind {
   const rule = RULES[name] ?? DDL_RULES[name];
-  if (rule === undefined) return unsupported(`${name} is not supported in a coordinated database`, 'Ask for it to be added.');
+  if (rule === undefined)
+    return unsupported(`${name} is not supported in a coordinated database`, 'Ask for it to be added.');
   return typeof rule === 'function' ? rule(node) : rule;
 }
 
@@ -93,20 +97,22 @@ function refusedCall(node: Node): StatementKind | undefined {
 function classifyCopy(node: Node): StatementKind {
   if (flag(node, 'is_from')) return text(node, 'filename') === '' && !flag(node, 'is_program') ? COPY_IN : WRITE;
   const query = child(node, 'query');
-  const [name = 'SelectStmt', body = {}] = Object.entries(query)[0] ?? [];
-  return name === 'SelectStmt' && !('withClause' in (body as Node)) ? READ : MAYBE;
+  const [name, body] = firstEntry(query);
+  return name === '' || (name === 'SelectStmt' && !('withClause' in body)) ? READ : MAYBE;
 }
 
 /** Without ANALYZE nothing is run. With it even CREATE TABLE AS is, although read-only mode does not stop that. */
 function classifyExplain(node: Node): StatementKind {
   const analyzes = list(node, 'options').some((option) => text(child(option, 'DefElem'), 'defname') === 'analyze');
   if (!analyzes) return READ;
-  const [name = '', body = {}] = Object.entries(child(node, 'query'))[0] ?? [];
-  const kind = byRule(name, body as Node);
+  const [name, body] = firstEntry(child(node, 'query'));
+  const kind = byRule(name, body);
   return kind.type === 'ddl' ? SELECT_INTO : kind;
 }
 
 function classifyShow(node: Node): StatementKind {
   const name = text(node, 'name').toLowerCase();
-  return name === 'default_transaction_read_only' || name === 'transaction_read_only' ? { type: 'show-read-only', name } : READ;
+  return name === 'default_transaction_read_only' || name === 'transaction_read_only'
+    ? { type: 'show-read-only', name }
+    : READ;
 }

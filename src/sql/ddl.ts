@@ -1,6 +1,6 @@
 import type { StatementKind } from './kinds.ts';
 import { DDL, unsupported } from './kinds.ts';
-import { child, descendants, flag, list, text } from './parser.ts';
+import { child, descendants, firstEntry, flag, list, text } from './parser.ts';
 import type { Node } from './parser.ts';
 
 const TEMPORARY = unsupported(
@@ -12,7 +12,10 @@ const CONCURRENTLY = unsupported(
   'CONCURRENTLY is not supported in a coordinated database yet',
   'Run the statement without CONCURRENTLY: it takes a lock for its duration on every node.',
 );
-const TABLESPACE = unsupported('tablespaces belong to one server', 'Leave the TABLESPACE clause out; every node uses its own default.');
+const TABLESPACE = unsupported(
+  'tablespaces belong to one server',
+  'Leave the TABLESPACE clause out; every node uses its own default.',
+);
 const QUERY_ROWS = unsupported(
   'a table cannot be created from a query yet',
   'Create the table with its columns first, then use INSERT … SELECT.',
@@ -30,15 +33,21 @@ const ALWAYS_TRIGGER = unsupported(
   'Replay on the other nodes relies on triggers not firing a second time. Use ENABLE TRIGGER.',
 );
 const onlyHere = (what: string): StatementKind =>
-  unsupported(`${what} cannot be changed through the cluster`, 'Connect to the servers themselves and make the change on every node.');
-const FOREIGN = unsupported('foreign data objects are not supported yet', 'Create them on every server itself, outside the coordinated database.');
+  unsupported(
+    `${what} cannot be changed through the cluster`,
+    'Connect to the servers themselves and make the change on every node.',
+  );
+const FOREIGN = unsupported(
+  'foreign data objects are not supported yet',
+  'Create them on every server itself, outside the coordinated database.',
+);
 const REFRESH = unsupported(
   'materialized views cannot be filled in a coordinated database yet',
   'Use a view, or a table that is filled by INSERT … SELECT.',
 );
 
 /** Types of objects that DROP, COMMENT, RENAME and the like may name but that are not replayed. */
-const OBJECTS: Readonly<Record<string, StatementKind>> = {
+const OBJECTS: Readonly<Partial<Record<string, StatementKind>>> = {
   OBJECT_SEQUENCE: SEQUENCE,
   OBJECT_DATABASE: onlyHere('databases'),
   OBJECT_TABLESPACE: TABLESPACE,
@@ -63,7 +72,7 @@ type Rule = StatementKind | ((node: Node) => StatementKind);
  * What becomes of a schema statement, by the name of its node in PostgreSQL's grammar. One that is not here and nowhere else
  * in this folder either is refused: a new kind of statement must be thought about first.
  */
-export const DDL_RULES: Readonly<Record<string, Rule>> = {
+export const DDL_RULES: Readonly<Partial<Record<string, Rule>>> = {
   CreateStmt: createTable,
   AlterTableStmt: alterTable,
   DropStmt: (node) => (flag(node, 'concurrent') ? CONCURRENTLY : byObject('removeType')(node)),
@@ -162,9 +171,9 @@ function createTable(node: Node): StatementKind {
 
 function createSchema(node: Node): StatementKind {
   for (const element of list(node, 'schemaElts')) {
-    const [name = '', body = {}] = Object.entries(element)[0] ?? [];
+    const [name, body] = firstEntry(element);
     const rule = DDL_RULES[name] ?? DDL;
-    const kind = typeof rule === 'function' ? rule(body as Node) : rule;
+    const kind = typeof rule === 'function' ? rule(body) : rule;
     if (kind.type !== 'ddl') return kind;
   }
   return DDL;
@@ -236,15 +245,17 @@ function addsSameValues(column: Node): boolean {
 }
 
 function isConstant(expression: Node): boolean {
-  const [name = '', node = {}] = Object.entries(expression)[0] ?? [];
-  const body = node as Node;
+  const [name, node] = firstEntry(expression);
+  const body = node;
   switch (name) {
     case 'A_Const':
       return true;
     case 'TypeCast':
       return isConstant(child(body, 'arg'));
     case 'A_Expr':
-      return [child(body, 'lexpr'), child(body, 'rexpr')].every((side) => Object.keys(side).length === 0 || isConstant(side));
+      return [child(body, 'lexpr'), child(body, 'rexpr')].every(
+        (side) => Object.keys(side).length === 0 || isConstant(side),
+      );
     case 'A_ArrayExpr':
       return list(body, 'elements').every(isConstant);
     default:

@@ -20,7 +20,12 @@ export type StatementKind =
   /** Concerns this session or this server only: runs straight, never wrapped. */
   | { readonly type: 'local'; readonly forgets: Forgets }
   /** Changes default_transaction_read_only, which the session keeps itself; `sql` is what is left for the server. */
-  | { readonly type: 'set-read-only'; readonly value: boolean | 'reset'; readonly tag: string; readonly sql: string | undefined }
+  | {
+      readonly type: 'set-read-only';
+      readonly value: boolean | 'reset';
+      readonly tag: string;
+      readonly sql: string | undefined;
+    }
   | { readonly type: 'show-read-only'; readonly name: string }
   | { readonly type: 'unsupported'; readonly reason: string; readonly hint: string };
 

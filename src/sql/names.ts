@@ -21,11 +21,22 @@ export const EFFECTFUL_FUNCTIONS: readonly string[] = [
 
 /** Their effect would stay on this node only: refused wherever a statement calls them by name. */
 export const UNSUPPORTED_FUNCTIONS: ReadonlyMap<string, string> = new Map([
-  ['setval', 'Every node hands out its own part of a sequence. Use ALTER SEQUENCE through the operator, or insert with explicit values.'],
+  [
+    'setval',
+    'Every node hands out its own part of a sequence. Use ALTER SEQUENCE through the operator, or insert with explicit values.',
+  ],
   ['pg_notify', 'Notifications are not delivered to the other nodes yet.'],
-  ...['lo_create', 'lo_creat', 'lo_unlink', 'lo_put', 'lo_from_bytea', 'lo_import', 'lowrite', 'lo_truncate', 'lo_truncate64'].map(
-    (name) => [name, 'Large objects are not replicated. Store the value in a bytea column.'] as const,
-  ),
+  ...[
+    'lo_create',
+    'lo_creat',
+    'lo_unlink',
+    'lo_put',
+    'lo_from_bytea',
+    'lo_import',
+    'lowrite',
+    'lo_truncate',
+    'lo_truncate64',
+  ].map((name) => [name, 'Large objects are not replicated. Store the value in a bytea column.'] as const),
 ]);
 
 /**

@@ -28,15 +28,20 @@ export function parse(text: string): RawStatement[] | undefined {
   if (text.trim() === '') return [];
   let tree: ParseTree;
   try {
-    tree = parseSync(text) as ParseTree;
+    tree = parseSync(text);
   } catch {
     return undefined;
   }
   const offset = offsetConverter(text);
   return (tree.stmts ?? []).map(({ stmt = {}, stmt_location: location = 0, stmt_len: length = 0 }) => {
-    const [name = '', node = {}] = Object.entries(stmt)[0] ?? [];
+    const [name, node] = firstEntry(stmt);
     // No length: up to the end of the text.
-    return { name, node: node as Node, start: offset(location), end: length === 0 ? text.length : offset(location + length) };
+    return {
+      name,
+      node,
+      start: offset(location),
+      end: length === 0 ? text.length : offset(location + length),
+    };
   });
 }
 
@@ -45,6 +50,12 @@ function offsetConverter(text: string): (byte: number) => number {
   const bytes = Buffer.from(text, 'utf8');
   if (bytes.length === text.length) return (byte) => byte;
   return (byte) => bytes.toString('utf8', 0, byte).length;
+}
+
+/** The single entry of a node that wraps another: its type and its body. */
+export function firstEntry(wrapper: Node): [string, Node] {
+  for (const [name, body] of Object.entries(wrapper)) return [name, isNode(body) ? body : {}];
+  return ['', {}];
 }
 
 /** Property access on the untyped tree; every one of these is total. */

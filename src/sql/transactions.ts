@@ -45,7 +45,8 @@ function constant(node: Node): string {
   const value = child(node, 'A_Const');
   if ('sval' in value) return text(child(value, 'sval'), 'sval');
   if ('boolval' in value) return flag(child(value, 'boolval'), 'boolval') ? 'on' : 'off';
-  if ('ival' in value) return typeof child(value, 'ival')['ival'] === 'number' ? String(child(value, 'ival')['ival']) : '0';
+  if ('ival' in value)
+    return typeof child(value, 'ival')['ival'] === 'number' ? String(child(value, 'ival')['ival']) : '0';
   return '';
 }
 

@@ -9,8 +9,8 @@ export function cstringEnd(bytes: Buffer, at: number, limit: number): number | u
 }
 
 /** The fields of an ErrorResponse or NoticeResponse by their one-letter codes. */
-export function readErrorFields(message: Buffer): Record<string, string> {
-  const fields: Record<string, string> = {};
+export function readErrorFields(message: Buffer): Partial<Record<string, string>> {
+  const fields: Partial<Record<string, string>> = {};
   let at = 5;
   while (at < message.length && message[at] !== 0) {
     const end = cstringEnd(message, at + 1, message.length);
@@ -34,7 +34,7 @@ export function readSqlState(message: Buffer): string {
 }
 
 /** S is localised, V (since 9.6) is not: FATAL and PANIC end the connection. */
-export function isFatal(fields: Readonly<Record<string, string>>): boolean {
+export function isFatal(fields: Readonly<Partial<Record<string, string>>>): boolean {
   const severity = fields['V'] ?? fields['S'] ?? '';
   return severity === 'FATAL' || severity === 'PANIC';
 }
@@ -46,7 +46,7 @@ export function readError(message: Buffer): PgError {
     detail: D,
     hint: H,
     position: P === undefined ? undefined : Number(P),
-    fields,
+    fields: fields as Record<string, string>,
   });
 }
 

@@ -77,8 +77,8 @@ export function takeSetting(options: string, setting: string): { values: string[
   for (let i = 0; i < words.length; i++) {
     const separate = words[i] === '-c' && i + 1 < words.length;
     const assignment = separate ? words[i + 1] : (/^(?:-c|--)(.+)$/.exec(words[i])?.[1] ?? '');
-    const [name, value] = assignment.split(/=(.*)/s);
-    if (name.replaceAll('-', '_').toLowerCase() === setting) values.push((value ?? '').replace(/\\(.)/g, '$1'));
+    const [name, value = ''] = assignment.split(/=(.*)/s);
+    if (name.replaceAll('-', '_').toLowerCase() === setting) values.push(value.replace(/\\(.)/g, '$1'));
     else rest.push(separate ? `-c ${assignment}` : words[i]);
     if (separate) i++;
   }

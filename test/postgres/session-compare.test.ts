@@ -18,8 +18,26 @@ interface Conversation {
 }
 
 const CONTROL = [
-  ...['begin', 'begin', 'BEGIN ISOLATION LEVEL SERIALIZABLE', 'start transaction', 'begin read only', 'commit', 'commit', 'end'],
-  ...['rollback', 'rollback', 'abort', 'savepoint s', 'rollback to s', 'release s', 'commit and chain', 'rollback and chain'],
+  ...[
+    'begin',
+    'begin',
+    'BEGIN ISOLATION LEVEL SERIALIZABLE',
+    'start transaction',
+    'begin read only',
+    'commit',
+    'commit',
+    'end',
+  ],
+  ...[
+    'rollback',
+    'rollback',
+    'abort',
+    'savepoint s',
+    'rollback to s',
+    'release s',
+    'commit and chain',
+    'rollback and chain',
+  ],
 ];
 
 /** Client messages of all kinds in any order, most of them wrong where they stand. */
@@ -48,7 +66,7 @@ class Writer {
   }
 
   #pick<T>(items: readonly T[]): T {
-    return items[this.#below(items.length)]!;
+    return items[this.#below(items.length)];
   }
 
   #any(control: number): string {

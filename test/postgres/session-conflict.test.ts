@@ -31,7 +31,7 @@ describe('a client whose transaction is in the way of another node', () => {
   async function connect(): Promise<{ client: pg.Client; lose: () => void }> {
     const client = await proxy.connect();
     const { rows } = await client.query<{ pid: number }>('SELECT pg_backend_pid() AS pid');
-    return { client, lose: () => proxy.victims.get(rows[0]!.pid)!.abort(LOST) };
+    return { client, lose: () => proxy.victims.get(rows[0].pid)!.abort(LOST) };
   }
 
   /** The row is free again: nobody waits for the victim. */
@@ -184,9 +184,14 @@ describe('a client whose transaction is in the way of another node', () => {
     };
     for (const sql of ['SELECT pg_sleep(10)', 'UPDATE t SET b = 1 WHERE pg_sleep(10) IS NULL']) {
       raw.send(send.query(sql));
-      await waitFor('the sleep', async () => (await admin.query("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")).rows.length > 0);
+      await waitFor(
+        'the sleep',
+        async () => (await admin.query("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")).rows.length > 0,
+      );
       await cancel();
-      expect(lines(await raw.ready())).toEqual(expect.arrayContaining([expect.stringMatching(/^E ERROR 57014/), 'Z I']));
+      expect(lines(await raw.ready())).toEqual(
+        expect.arrayContaining([expect.stringMatching(/^E ERROR 57014/), 'Z I']),
+      );
     }
     let decide: () => void = () => undefined;
     proxy.commits.decide = () => new Promise((resolve) => (decide = () => resolve(undefined)));
@@ -209,7 +214,10 @@ describe('a client whose transaction is in the way of another node', () => {
     raw.destroy();
     await new Promise((resolve) => setTimeout(resolve, 50));
     decide();
-    await waitFor('the commit', async () => (await admin.query<{ b: number }>('SELECT b FROM t WHERE a = 1')).rows[0]?.b === 6);
+    await waitFor(
+      'the commit',
+      async () => (await admin.query<{ b: number }>('SELECT b FROM t WHERE a = 1')).rows[0]?.b === 6,
+    );
     await waitFor('the end of the session', () => !proxy.victims.has(raw.backendPid));
   });
 

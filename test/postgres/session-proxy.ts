@@ -3,7 +3,7 @@ import pino from 'pino';
 import { formatGid } from '../../src/commit/gid.ts';
 import { epoch, logIndex, nodeId } from '../../src/runtime/ids.ts';
 import type { Gid } from '../../src/runtime/ids.ts';
-import { PgError } from '../../src/runtime/errors.ts';
+import type { PgError } from '../../src/runtime/errors.ts';
 import type { SessionEvent } from '../../src/session/context.ts';
 import { createListener } from '../../src/session/listener.ts';
 import type { Listener, ListenerOptions } from '../../src/session/listener.ts';
@@ -32,7 +32,13 @@ export class LocalCommits implements Commits {
   }
 
   allocate(): Gid {
-    return formatGid({ cluster: 'test', node: nodeId(1), epoch: epoch(1), sequence: ++this.#sequence, clock: Date.now() });
+    return formatGid({
+      cluster: 'test',
+      node: nodeId(1),
+      epoch: epoch(1),
+      sequence: ++this.#sequence,
+      clock: Date.now(),
+    });
   }
 
   begin(gid: Gid): ReturnType<Commits['begin']> {
@@ -93,7 +99,10 @@ export async function startSessionProxy(
   };
 }
 
-export async function startProxyFor(postgres: TestPostgres, options: Partial<ListenerOptions> = {}): Promise<SessionProxy> {
+export async function startProxyFor(
+  postgres: TestPostgres,
+  options: Partial<ListenerOptions> = {},
+): Promise<SessionProxy> {
   const commits = new LocalCommits({ host: postgres.host, port: postgres.port }, 'postgres');
   const announced: AnnouncedDdl[] = [];
   const victims = new Map<number, ConflictVictim>();

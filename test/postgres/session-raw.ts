@@ -31,7 +31,9 @@ export const send = {
       statement,
       int16(0),
       int16(values.length),
-      ...values.map((value) => (value === null ? int32(-1) : Buffer.concat([int32(Buffer.byteLength(value)), Buffer.from(value)]))),
+      ...values.map((value) =>
+        value === null ? int32(-1) : Buffer.concat([int32(Buffer.byteLength(value)), Buffer.from(value)]),
+      ),
       int16(0),
     ),
   describe: (name = '', what: 'S' | 'P' = 'P'): Buffer => message('D', Buffer.from(what), name),
@@ -103,7 +105,7 @@ export class RawClient {
 
   /** In pieces of chosen lengths, each in a packet of its own as far as that can be arranged. */
   async sendInPieces(bytes: Buffer, pieceLength: () => number): Promise<void> {
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const end = Math.min(bytes.length, at + Math.max(1, pieceLength()));
       this.#socket.write(bytes.subarray(at, end));
       at = end;
@@ -170,8 +172,8 @@ export class RawClient {
 }
 
 /** Fields of an error or notice that mean something to a client; file and line differ where the proxy answers itself. */
-export function errorFields(body: Buffer): Record<string, string> {
-  const fields: Record<string, string> = {};
+export function errorFields(body: Buffer): Partial<Record<string, string>> {
+  const fields: Partial<Record<string, string>> = {};
   for (const field of body.toString().split('\0')) if (field !== '') fields[field[0]] = field.slice(1);
   return fields;
 }
@@ -182,7 +184,7 @@ export function describe(messages: readonly Received[]): string[] {
     .filter(({ type }) => type !== 'S' && type !== 'K')
     .map(({ type, body }) => {
       if (type === 'E' || type === 'N') {
-        const { C, M, P, S } = errorFields(body);
+        const { C = '', M = '', P, S = '' } = errorFields(body);
         return `${type} ${S} ${C} ${M}${P === undefined ? '' : ` at ${P}`}`;
       }
       if (type === 'D') return `D ${body.toString('latin1', 2).replace(/[\0-\x1f]+/g, '|')}`;

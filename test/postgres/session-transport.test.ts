@@ -61,7 +61,9 @@ describe('bytes of a session', () => {
         const raw = await RawClient.connect(proxy.port);
         if (block) raw.send(send.query('BEGIN'));
         // libpq sends a Sync right behind Execute, which the server ignores as it takes CopyData by then.
-        raw.send(extended ? Buffer.concat([send.run('COPY t FROM STDIN'), send.sync()]) : send.query('COPY t FROM STDIN'));
+        raw.send(
+          extended ? Buffer.concat([send.run('COPY t FROM STDIN'), send.sync()]) : send.query('COPY t FROM STDIN'),
+        );
         await raw.until((messages) => messages.some(({ type }) => type === 'G'));
         const bytes = Buffer.from(data);
         for (let at = 0; at < bytes.length; at += 33_333) raw.send(send.copyData(bytes.subarray(at, at + 33_333)));
@@ -173,9 +175,9 @@ describe('authentication and encryption', () => {
       GRANT ALL ON t TO s, m, c`);
     const { rows } = await admin.query<{ file: string }>("SELECT current_setting('hba_file') AS file");
     const { writeFileSync, readFileSync } = await import('node:fs');
-    const hba = readFileSync(rows[0]!.file, 'utf8');
+    const hba = readFileSync(rows[0].file, 'utf8');
     const lines = ['s scram-sha-256', 'm md5', 'c password'].map((line) => `local all ${line}\n`).join('');
-    writeFileSync(rows[0]!.file, lines + hba);
+    writeFileSync(rows[0].file, lines + hba);
     await admin.query('SELECT pg_reload_conf()');
     await new Promise((resolve) => setTimeout(resolve, 200));
   });
@@ -194,7 +196,13 @@ describe('authentication and encryption', () => {
   });
 
   it('takes TLS from the first byte on', async () => {
-    const socket = tlsConnect({ port: proxy.port, host: '127.0.0.1', ca: cert, ALPNProtocols: ['postgresql'], checkServerIdentity: () => undefined });
+    const socket = tlsConnect({
+      port: proxy.port,
+      host: '127.0.0.1',
+      ca: cert,
+      ALPNProtocols: ['postgresql'],
+      checkServerIdentity: () => undefined,
+    });
     await new Promise((resolve, reject) => socket.once('secureConnect', resolve).once('error', reject));
     expect(socket.alpnProtocol).toBe('postgresql');
     const body = Buffer.from('user\0postgres\0database\0postgres\0\0');
@@ -203,14 +211,33 @@ describe('authentication and encryption', () => {
     packet.writeInt32BE(196608, 4);
     body.copy(packet, 8);
     socket.write(packet);
-    const [first] = (await new Promise<Buffer>((resolve) => socket.once('data', resolve)));
+    const [first] = await new Promise<Buffer>((resolve) => socket.once('data', resolve));
     expect(first).toBe('R'.charCodeAt(0));
     socket.destroy();
   });
 
   it.runIf(installedBin !== undefined)('serves psql under TLS, encrypted and by SCRAM', async () => {
     const environment = { ...process.env, PGPASSWORD: 'secret', PGSSLMODE: 'require' };
-    const { stdout } = await run('psql', ['-X', '-At', '-h', '127.0.0.1', '-p', String(proxy.port), '-U', 's', '-d', 'postgres', '-c', 'INSERT INTO t VALUES (2)', '-c', '\\conninfo'], { env: environment });
+    const { stdout } = await run(
+      'psql',
+      [
+        '-X',
+        '-At',
+        '-h',
+        '127.0.0.1',
+        '-p',
+        String(proxy.port),
+        '-U',
+        's',
+        '-d',
+        'postgres',
+        '-c',
+        'INSERT INTO t VALUES (2)',
+        '-c',
+        '\\conninfo',
+      ],
+      { env: environment },
+    );
     expect(stdout).toContain('INSERT 0 1');
     expect(stdout).toMatch(/SSL connection|TLS/);
   });
@@ -221,7 +248,17 @@ describe.runIf(installedBin !== undefined)('pgbench', () => {
 
   beforeAll(async () => {
     proxy = await startSessionProxy({ bin: installedBin, settings: { max_prepared_transactions: '64' } });
-    await run('pgbench', ['-i', '-q', '-h', '127.0.0.1', '-p', String(proxy.postgres.port), '-U', 'postgres', 'postgres']);
+    await run('pgbench', [
+      '-i',
+      '-q',
+      '-h',
+      '127.0.0.1',
+      '-p',
+      String(proxy.postgres.port),
+      '-U',
+      'postgres',
+      'postgres',
+    ]);
   });
 
   afterAll(async () => {
@@ -230,7 +267,22 @@ describe.runIf(installedBin !== undefined)('pgbench', () => {
 
   it.each(['simple', 'extended', 'prepared'])('runs TPC-B in mode %s without a failed transaction', async (mode) => {
     proxy.commits.prepared.length = 0;
-    const { stdout } = await run('pgbench', ['-n', '-M', mode, '-c', '4', '-t', '50', '-h', '127.0.0.1', '-p', String(proxy.port), '-U', 'postgres', 'postgres']);
+    const { stdout } = await run('pgbench', [
+      '-n',
+      '-M',
+      mode,
+      '-c',
+      '4',
+      '-t',
+      '50',
+      '-h',
+      '127.0.0.1',
+      '-p',
+      String(proxy.port),
+      '-U',
+      'postgres',
+      'postgres',
+    ]);
     expect(stdout).toContain('number of transactions actually processed: 200/200');
     expect(stdout).toContain('number of failed transactions: 0 ');
     expect(proxy.commits.prepared).toHaveLength(200);

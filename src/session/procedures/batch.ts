@@ -6,23 +6,17 @@ import { Frontend } from '../../wire/codes.ts';
 import { readBind, readExecute, readParse, readStatementName } from '../../wire/frontend-fields.ts';
 import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { SYNC } from '../injected.ts';
 import { announceParse } from '../parse-message.ts';
 import { ClientSegment, PassSegment } from '../segments.ts';
-import type { InjectedSegment, Segment, Skip } from '../segments.ts';
+import type { Segment } from '../segments.ts';
+import { BatchSender } from './batch-sender.ts';
+import type { Repetition } from './batch-sender.ts';
 import type { Prepared } from '../statements.ts';
 import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
 import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { failTransaction, poison } from './fail.ts';
 import { ALREADY_IN_TRANSACTION, IN_TRANSACTION, NO_TRANSACTION, onlyInBlock } from './script.ts';
-
-/** A batch that was passed on as a read and is repeated as a write. */
-export interface Repetition {
-  readonly skip: Skip;
-  /** Named statements that the server has already: to be left out. */
-  readonly acknowledged: Set<string>;
-}
 
 /**
  * Extended-protocol messages up to a Sync, taken one by one ("Extended Query", "Pipelining"). Outside a block they form one implicit
@@ -34,20 +28,13 @@ export class Batch {
   readonly #context: Context;
   readonly #repetition: Repetition | undefined;
   #block: 'none' | 'implicit' | 'explicit';
-  /** What the client's messages are being sent in. */
-  #segment: Segment | undefined;
-  #begin: InjectedSegment | undefined;
-  /** Ends of answers that are held back while the batch goes on. */
-  #held: Buffer[] = [];
-  #failed = false;
-  #flushing = false;
+  readonly #sender: BatchSender;
   #over = false;
 
   /** `open`: messages of this batch that were passed on before it needed attention. */
   constructor(context: Context, open: Segment | undefined, repetition?: Repetition) {
     this.#context = context;
-    this.#segment = open;
-    if (open instanceof PassSegment) open.tellsReady = false;
+    this.#sender = new BatchSender(context, open, repetition?.skip);
     this.#repetition = repetition;
     this.#block = context.link.status === 'I' ? 'none' : 'explicit';
   }
@@ -55,11 +42,11 @@ export class Batch {
   /** `current`: the message that the stream exposes is the first. */
   *run(current: boolean): Procedure {
     const { stream } = this.#context;
-    if (this.#segment === undefined) yield* settled(this.#context);
+    if (this.#sender.segment === undefined) yield* settled(this.#context);
     let have = current;
     while (!this.#over) {
       while (!have) {
-        if (this.#context.aborted !== undefined && !this.#failed) yield* this.#loseConflict();
+        if (this.#context.aborted !== undefined && !this.#sender.failed) yield* this.#loseConflict();
         have = stream.next();
         if (!have) yield;
       }
@@ -69,7 +56,7 @@ export class Batch {
   }
 
   *#message(type: number, bytes: Buffer, start: number, end: number): Procedure {
-    if (this.#segment?.failed !== undefined || this.#begin?.failed !== undefined) this.#failed = true;
+    this.#sender.look();
     switch (type) {
       case Frontend.sync:
         return yield* this.#sync();
@@ -81,13 +68,13 @@ export class Batch {
       case Frontend.query:
       case Frontend.functionCall:
         // Out of turn; PostgreSQL takes it as the end of the batch, or skips it after an error.
-        if (this.#failed) return;
+        if (this.#sender.failed) return;
         this.#context.stream.unshift(Buffer.from(bytes.subarray(start, end)));
         yield* this.#conclude();
         this.#over = true;
         return;
       default:
-        if (!this.#failed) yield* this.#extended(type, bytes, start, end);
+        if (!this.#sender.failed) yield* this.#extended(type, bytes, start, end);
     }
   }
 
@@ -100,20 +87,20 @@ export class Batch {
         const names = readBind(bytes, start, end);
         const prepared = statements.find(names?.statement ?? '');
         yield* this.#ensureBlock(prepared.kind);
-        if (this.#failed) return;
+        if (this.#sender.failed) return;
         statements.bind(names?.portal ?? '', prepared);
         break;
       }
       case Frontend.execute:
         return yield* this.#execute(statements.portal(readExecute(bytes, start, end)), bytes, start, end);
       case Frontend.close:
-        this.#open().closes.push(readStatementName(bytes, start, end));
+        this.#sender.open().closes.push(readStatementName(bytes, start, end));
         break;
       default:
         break;
     }
-    this.#forward(bytes, start, end);
-    this.#setFlushing(type === Frontend.flush);
+    this.#sender.forward(bytes, start, end);
+    this.#sender.setFlushing(type === Frontend.flush);
   }
 
   *#parse(bytes: Buffer, start: number, end: number): Procedure {
@@ -125,16 +112,19 @@ export class Batch {
     }
     const { prepared, replacement } = announceParse(this.#context, bytes, start, end);
     yield* this.#ensureBlock(prepared.kind);
-    if (this.#failed) return this.#context.statements.withdraw(prepared);
-    this.#open().parses.push(prepared);
-    if (replacement === undefined) this.#forward(bytes, start, end);
+    if (this.#sender.failed) {
+      this.#context.statements.withdraw(prepared);
+      return;
+    }
+    this.#sender.open().parses.push(prepared);
+    if (replacement === undefined) this.#sender.forward(bytes, start, end);
     else this.#context.link.toServer.push(replacement);
-    this.#setFlushing(false);
+    this.#sender.setFlushing(false);
   }
 
   *#execute(prepared: Prepared, bytes: Buffer, start: number, end: number): Procedure {
     const { kind } = prepared;
-    this.#setFlushing(false);
+    this.#sender.setFlushing(false);
     if (needsTransaction(kind)) yield* this.#ensureBlock(kind);
     switch (kind.type) {
       case 'commit':
@@ -153,7 +143,7 @@ export class Batch {
         if (kind.copyIn) return yield* this.#copyIn(bytes, start, end);
         break;
       case 'local':
-        this.#open().forgets.push(kind.forgets);
+        this.#sender.open().forgets.push(kind.forgets);
         break;
       case 'savepoint':
         if (this.#block === 'implicit') return yield* this.#refuse(onlyInBlock(kind.command));
@@ -162,78 +152,20 @@ export class Batch {
       case 'show-read-only':
         break;
     }
-    this.#forward(bytes, start, end);
+    this.#sender.forward(bytes, start, end);
   }
 
   /** Opens the implicit transaction before a message that may read or write. */
   *#ensureBlock(kind: StatementKind): Procedure {
-    if (this.#block !== 'none' || this.#failed || !needsTransaction(kind)) return;
+    if (this.#block !== 'none' || !needsTransaction(kind)) return;
     const context = this.#context;
-    if (this.#segment !== undefined) yield* this.#cut();
-    if (this.#failed) return;
+    if (this.#sender.segment !== undefined) yield* this.#sender.cut();
+    if (this.#sender.failed) return;
     const refusal = kind.type === 'write' && kind.certain ? context.commits.refusal() : undefined;
     if (refusal !== undefined) return yield* this.#refuse(refusal);
     context.hooks.count('wrapped');
-    this.#begin = context.injectBegin('extended');
+    this.#sender.begin = context.injectBegin('extended');
     this.#block = 'implicit';
-  }
-
-  #open(): Segment {
-    if (this.#segment === undefined) {
-      this.#releaseHeld();
-      const segment = this.#context.clientSegment({ after: this.#begin, skip: this.#repetition?.skip });
-      segment.flushing = this.#flushing;
-      this.#segment = this.#context.link.add(segment);
-    }
-    return this.#segment;
-  }
-
-  #forward(bytes: Buffer, start: number, end: number): void {
-    this.#open();
-    this.#context.link.toServer.range(bytes, start, end);
-  }
-
-  /** The client waits for all there is so far: nothing is held back until it sends more. */
-  #setFlushing(flushing: boolean): void {
-    this.#flushing = flushing;
-    if (!(this.#segment instanceof ClientSegment)) return;
-    this.#segment.flushing = flushing;
-    if (flushing) this.#segment.release();
-  }
-
-  #releaseHeld(): void {
-    this.#context.client.push(...this.#held);
-    this.#held = [];
-  }
-
-  /** Ends what was sent so far by a Sync, the client's or the session's own, and waits for the answers. */
-  *#cut(): Procedure {
-    const segment = this.#close();
-    if (segment === undefined) return;
-    yield* answered(segment);
-    this.#finished(segment);
-  }
-
-  #close(): Segment | undefined {
-    const segment = this.#segment;
-    if (segment === undefined) return undefined;
-    segment.closed = true;
-    this.#context.link.toServer.push(SYNC);
-    this.#segment = undefined;
-    return segment;
-  }
-
-  #finished(segment: Segment): void {
-    if (this.#begin?.failed !== undefined && !this.#failed) {
-      this.#context.client.push(this.#begin.failed);
-      this.#failed = true;
-    }
-    if (segment.failed !== undefined) this.#failed = true;
-    if (segment instanceof ClientSegment) {
-      this.#releaseHeld();
-      this.#held = segment.held;
-      segment.held = [];
-    }
   }
 
   *#sync(): Procedure {
@@ -245,23 +177,24 @@ export class Batch {
   /** The end of the batch, except ReadyForQuery. */
   *#conclude(): Procedure {
     const context = this.#context;
-    const segment = this.#close();
+    const segment = this.#sender.close();
     // Sent along with the client's Sync: answered by an error when the batch failed.
-    const asked = this.#block === 'implicit' && !this.#failed ? askWhetherWritten(context, 'extended') : undefined;
+    const asked =
+      this.#block === 'implicit' && !this.#sender.failed ? askWhetherWritten(context, 'extended') : undefined;
     if (segment !== undefined) {
       yield* answered(segment);
-      this.#finished(segment);
+      this.#sender.finished(segment);
     }
     if (asked !== undefined) yield* answered(asked);
-    if (this.#failed) {
+    if (this.#sender.failed) {
       if (this.#block === 'implicit') yield* rollBack(context, 'extended');
       return;
     }
     if (asked !== undefined) {
       const error = yield* commitTransaction(context, 'extended', asked);
-      if (error !== undefined) this.#held = [error];
+      if (error !== undefined) this.#sender.held = [error];
     }
-    this.#releaseHeld();
+    this.#sender.releaseHeld();
   }
 
   *#commit(chain: boolean, bytes: Buffer, start: number, end: number): Procedure {
@@ -269,12 +202,13 @@ export class Batch {
     const { link } = context;
     // A Sync outside a block would end the portal.
     if (this.#block === 'none') return yield* this.#natural(bytes, start, end);
-    yield* this.#cut();
-    if (this.#failed) return;
-    this.#releaseHeld();
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    this.#sender.releaseHeld();
     if (context.doomed?.told === false && link.status === 'E') {
       context.client.push(yield* endDoomed(context, 'extended', context.doomed.error));
-      return this.#fail();
+      this.#fail();
+      return;
     }
     if (link.status !== 'T') return yield* this.#natural(bytes, start, end);
     if (this.#block === 'implicit') {
@@ -286,10 +220,11 @@ export class Batch {
     const { error, modes } = yield* commitExplicit(context, 'extended', chain);
     if (error !== undefined) {
       context.client.push(error);
-      return this.#fail();
+      this.#fail();
+      return;
     }
     if (chain) yield* beginChained(context, 'extended', modes);
-    this.#held = [];
+    this.#sender.held = [];
     context.sendComplete('COMMIT');
     this.#blockFromStatus();
   }
@@ -297,14 +232,14 @@ export class Batch {
   *#rollback(chain: boolean, bytes: Buffer, start: number, end: number): Procedure {
     if (this.#block !== 'implicit') {
       // What AND CHAIN begins depends on the status, which must be known.
-      if (chain && this.#block === 'explicit') yield* this.#cut();
-      if (!this.#failed) yield* this.#natural(bytes, start, end);
+      if (chain && this.#block === 'explicit') yield* this.#sender.cut();
+      if (!this.#sender.failed) yield* this.#natural(bytes, start, end);
       return;
     }
     if (chain) return yield* this.#refuse(onlyInBlock('ROLLBACK AND CHAIN'));
-    yield* this.#cut();
-    if (this.#failed) return;
-    this.#releaseHeld();
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    this.#sender.releaseHeld();
     this.#context.client.push(noticeResponse(NO_TRANSACTION));
     yield* rollBack(this.#context, 'extended');
     this.#context.sendComplete('ROLLBACK');
@@ -314,15 +249,15 @@ export class Batch {
   /** Lets the server run transaction control, and looks where that leaves it. */
   *#natural(bytes: Buffer, start: number, end: number): Procedure {
     const before = this.#context.link.status;
-    this.#forward(bytes, start, end);
-    yield* this.#cut();
-    if (!this.#failed) yield* keepWritable(this.#context, 'extended', before);
+    this.#sender.forward(bytes, start, end);
+    yield* this.#sender.cut();
+    if (!this.#sender.failed) yield* keepWritable(this.#context, 'extended', before);
     this.#context.forgetTransaction();
     this.#blockFromStatus();
   }
 
   #blockFromStatus(): void {
-    this.#begin = undefined;
+    this.#sender.begin = undefined;
     this.#block = this.#context.link.status === 'I' ? 'none' : 'explicit';
   }
 
@@ -331,55 +266,62 @@ export class Batch {
     const addsMode = kind.readWrite !== kind.unchanged;
     const bare = kind.unchanged === 'BEGIN' || kind.unchanged === 'START TRANSACTION';
     if (this.#block !== 'none' && bare) {
-      yield* this.#cut();
-      if (this.#failed) return;
+      yield* this.#sender.cut();
+      if (this.#sender.failed) return;
       // It was prepared with READ WRITE, which would be an error in a block in which a query has run.
-      if (context.link.status === 'T') return this.#beginInBlock(kind.unchanged);
+      if (context.link.status === 'T') {
+        this.#beginInBlock(kind.unchanged);
+        return;
+      }
     }
     const opens = this.#block === 'none';
-    const segment = this.#open();
+    const segment = this.#sender.open();
     if (this.#block === 'implicit' && segment instanceof ClientSegment) segment.suppressed = IN_TRANSACTION;
-    this.#forward(bytes, start, end);
+    this.#sender.forward(bytes, start, end);
     if (this.#block === 'implicit') {
-      yield* this.#cut();
-      if (this.#failed) return;
+      yield* this.#sender.cut();
+      if (this.#sender.failed) return;
     }
     this.#block = 'explicit';
     // The text says nothing; the client's default does.
     if (!opens || !context.link.clientReadOnly || !addsMode) return;
-    yield* this.#cut();
-    if (!this.#failed) yield* answered(context.injectFixed('extended', 'SET TRANSACTION READ ONLY'));
+    yield* this.#sender.cut();
+    if (!this.#sender.failed) yield* answered(context.injectFixed('extended', 'SET TRANSACTION READ ONLY'));
   }
 
   /** What BEGIN does inside a block: nothing but a warning in a block of the client's; an implicit block becomes one. */
   #beginInBlock(sql: string): void {
-    this.#releaseHeld();
+    this.#sender.releaseHeld();
     if (this.#block === 'explicit') this.#context.client.push(noticeResponse(ALREADY_IN_TRANSACTION));
     this.#context.sendComplete(sql.startsWith('START') ? 'START TRANSACTION' : 'BEGIN');
     this.#block = 'explicit';
-    this.#begin = undefined;
+    this.#sender.begin = undefined;
   }
 
   *#ddl(prepared: Prepared, bytes: Buffer, start: number, end: number): Procedure {
     const context = this.#context;
-    yield* this.#cut();
-    if (this.#failed) return;
-    if (context.link.status === 'E' || context.link.clientReadOnly) return this.#forward(bytes, start, end);
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    if (context.link.status === 'E' || context.link.clientReadOnly) {
+      this.#sender.forward(bytes, start, end);
+      return;
+    }
     const error = yield* announceDdl(context, 'extended', (prepared.text ?? '').trim());
     if (error !== undefined) {
       yield* failTransaction(context, 'extended');
       context.client.push(error);
-      return this.#fail();
+      this.#fail();
+      return;
     }
-    this.#forward(bytes, start, end);
-    yield* this.#cut();
-    if (!this.#failed) yield* endDdl(context, 'extended');
+    this.#sender.forward(bytes, start, end);
+    yield* this.#sender.cut();
+    yield* endDdl(context, 'extended');
   }
 
   *#refuse(error: PgError): Procedure {
-    yield* this.#cut();
-    if (this.#failed) return;
-    this.#releaseHeld();
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    this.#sender.releaseHeld();
     this.#context.hooks.count('refused');
     yield* failTransaction(this.#context, 'extended');
     this.#context.client.push(errorResponse(error));
@@ -388,15 +330,16 @@ export class Batch {
 
   *#setReadOnly(kind: Extract<StatementKind, { type: 'set-read-only' }>): Procedure {
     const context = this.#context;
-    yield* this.#cut();
-    if (this.#failed) return;
-    this.#releaseHeld();
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    this.#sender.releaseHeld();
     if (kind.sql !== undefined) {
       const step = context.inject('extended', kind.sql);
       yield* answered(step);
       if (step.failed !== undefined) {
         context.client.push(step.failed);
-        return this.#fail();
+        this.#fail();
+        return;
       }
     }
     context.link.clientReadOnly = kind.value === 'reset' ? context.link.startupReadOnly : kind.value;
@@ -406,10 +349,10 @@ export class Batch {
 
   /** While the server takes CopyData it ignores Sync and Flush ("COPY Operations"); so they are left out. */
   *#copyIn(bytes: Buffer, start: number, end: number): Procedure {
-    if (this.#segment instanceof PassSegment) yield* this.#cut();
-    if (this.#failed) return;
-    this.#forward(bytes, start, end);
-    const segment = this.#open();
+    if (this.#sender.segment instanceof PassSegment) yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    this.#sender.forward(bytes, start, end);
+    const segment = this.#sender.open();
     const { stream, link } = this.#context;
     if (!(segment instanceof ClientSegment)) return;
     while (!segment.copying && segment.failed === undefined && segment.commands === 0 && !segment.done) yield;
@@ -432,9 +375,9 @@ export class Batch {
       context.aborted = undefined;
       return;
     }
-    yield* this.#cut();
+    yield* this.#sender.cut();
     if (!lost.told) {
-      this.#held = [];
+      this.#sender.held = [];
       context.client.push(errorResponse(lost.error));
       lost.told = true;
     }
@@ -446,8 +389,8 @@ export class Batch {
   }
 
   #fail(): void {
-    this.#failed = true;
-    this.#begin = undefined;
+    this.#sender.failed = true;
+    this.#sender.begin = undefined;
     if (this.#context.link.status === 'I') this.#block = 'none';
   }
 }

@@ -24,7 +24,7 @@ const PREPARE_HINT =
  */
 export function* commitTransaction(context: Context, style: Style, asked: InjectedSegment): Procedure<CommitError> {
   yield* answered(asked);
-  const [row] = asked.rows;
+  const row = asked.rows.at(0);
   if (context.aborted !== undefined) return yield* giveUp(context, style, takeAbort(context));
   if (asked.failed !== undefined || row === undefined) return yield* giveUp(context, style, asked.failed);
   if (row[0] === null) return yield* commitRead(context, style);
@@ -80,7 +80,9 @@ function prepareError(context: Context, prepare: InjectedSegment): PgError | und
     return new PgError('40000', `PREPARE TRANSACTION was answered by ${prepare.tag}`);
   }
   if (prepare.done) return prepare.error;
-  return context.serverLost ? new PgError('08006', 'connection to the server was lost during PREPARE TRANSACTION') : undefined;
+  return context.serverLost
+    ? new PgError('08006', 'connection to the server was lost during PREPARE TRANSACTION')
+    : undefined;
 }
 
 function explained(failed: Buffer): Buffer {

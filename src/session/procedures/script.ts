@@ -13,7 +13,9 @@ import { beginChained, commitExplicit, keepWritable } from './explicit.ts';
 import { withCopyData } from './wrapped.ts';
 
 export const NO_TRANSACTION = new PgError('25P01', 'there is no transaction in progress', { severity: 'WARNING' });
-export const ALREADY_IN_TRANSACTION = new PgError('25001', 'there is already a transaction in progress', { severity: 'WARNING' });
+export const ALREADY_IN_TRANSACTION = new PgError('25001', 'there is already a transaction in progress', {
+  severity: 'WARNING',
+});
 /** PostgreSQL refuses some commands in an implicit block; in the session's real one it would not. */
 export const onlyInBlock = (command: string): PgError =>
   new PgError('25P01', `${command} can only be used in transaction blocks`);
@@ -99,11 +101,15 @@ export class Script {
         return yield* this.#setReadOnly(kind);
       case 'show-read-only':
         if (kind.name === 'transaction_read_only' && this.#block !== 'none') return yield* this.#plain(part);
-        return this.#show(kind.name);
+        {
+          this.#show(kind.name);
+          return;
+        }
       case 'savepoint':
         if (this.#block !== 'explicit') {
           this.#ensureBlock();
-          return this.#fail(onlyInBlock(kind.command));
+          this.#fail(onlyInBlock(kind.command));
+          return;
         }
         return yield* this.#plain(part);
       case 'read':
@@ -147,7 +153,10 @@ export class Script {
     const context = this.#context;
     if (this.#block === 'none' || context.link.status !== 'T') return yield* this.#natural(part);
     if (this.#block === 'implicit') {
-      if (chain) return this.#fail(onlyInBlock('COMMIT AND CHAIN'));
+      if (chain) {
+        this.#fail(onlyInBlock('COMMIT AND CHAIN'));
+        return;
+      }
       context.client.push(noticeResponse(NO_TRANSACTION));
     }
     const { error, modes } = yield* commitExplicit(context, 'simple', chain);
@@ -164,7 +173,10 @@ export class Script {
   *#rollback(chain: boolean, part: Part): Procedure {
     const context = this.#context;
     if (this.#block === 'implicit') {
-      if (chain) return this.#fail(onlyInBlock('ROLLBACK AND CHAIN'));
+      if (chain) {
+        this.#fail(onlyInBlock('ROLLBACK AND CHAIN'));
+        return;
+      }
       context.client.push(noticeResponse(NO_TRANSACTION));
       yield* rollBack(context, 'simple');
       context.sendComplete('ROLLBACK');
@@ -210,7 +222,10 @@ export class Script {
 
   *#setReadOnly(kind: Extract<StatementKind, { type: 'set-read-only' }>): Procedure {
     const { link } = this.#context;
-    if (link.status === 'E') return this.#fail(IN_FAILED_TRANSACTION);
+    if (link.status === 'E') {
+      this.#fail(IN_FAILED_TRANSACTION);
+      return;
+    }
     if (kind.sql !== undefined) {
       const segment = this.#context.clientSegment();
       yield* this.#send(segment, kind.sql);

@@ -89,7 +89,8 @@ export function* checkOnly(context: Context, check: Buffer): Procedure {
   yield* settled(context);
   const segment = context.link.add(new InjectedSegment(), check);
   yield* answered(segment);
-  if (segment.failed === undefined) context.sendError(refused('the query is not understood', 'Send its statements one by one.'));
+  if (segment.failed === undefined)
+    context.sendError(refused('the query is not understood', 'Send its statements one by one.'));
   else context.client.push(segment.failed);
   context.sendReady();
 }
