@@ -2,6 +2,9 @@ import pg from 'pg';
 import { expect } from 'vitest';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
 import { formatReport } from '../../src/cli/verify/report.ts';
+import { Backend } from '../../src/wire/codes.ts';
+import { ServerConnection } from '../../src/wire/connection.ts';
+import { FrontendWriter } from '../../src/wire/frontend.ts';
 import { startCluster } from './cluster.ts';
 import type { ClusterOptions, TestCluster } from './cluster.ts';
 import { waitFor } from './wait-for.ts';
@@ -74,6 +77,55 @@ export class ReplayCluster {
   /** Each statement as a transaction of its own, on the nodes in turn. */
   async each(...statements: readonly string[]): Promise<void> {
     for (const sql of statements) await this.run(sql);
+  }
+
+  /** COPY … FROM STDIN on this node, over a connection of its own. Gives the number of rows. */
+  async copyIn(node: number, sql: string, data: Iterable<Buffer>): Promise<number> {
+    const connection = await this.#rawConnection(node);
+    const write = new FrontendWriter();
+    let rows = 0;
+    const answered = new Promise<void>((resolve, reject) => {
+      connection.request(write.query(sql).take(), {
+        message: (type, bytes, start, end) => {
+          if (type === Backend.commandComplete) rows = Number(bytes.toString('latin1', start + 10, end - 1));
+        },
+        done: (error) => (error === undefined ? resolve() : reject(error)),
+      });
+    });
+    // A refusal is the answer, whatever is still being sent.
+    answered.catch(() => undefined);
+    for (const piece of data) if (!connection.write(write.copyData(piece).take())) await connection.drained();
+    connection.write(write.copyDone().take());
+    try {
+      await answered;
+      return rows;
+    } finally {
+      connection.end();
+    }
+  }
+
+  /** COPY … TO STDOUT on this node. */
+  async copyOut(node: number, sql: string): Promise<Buffer> {
+    const connection = await this.#rawConnection(node);
+    const pieces: Buffer[] = [];
+    await new Promise<void>((resolve, reject) => {
+      connection.request(new FrontendWriter().query(sql).take(), {
+        message: (type, bytes, start, end) => {
+          if (type === Backend.copyData) pieces.push(Buffer.from(bytes.subarray(start + 5, end)));
+        },
+        done: (error) => (error === undefined ? resolve() : reject(error)),
+      });
+    });
+    connection.end();
+    return Buffer.concat(pieces);
+  }
+
+  async #rawConnection(node: number): Promise<ServerConnection> {
+    const { hostname: host, port } = new URL(this.cluster.node(node).uri);
+    return await ServerConnection.connect({
+      ...{ host, port: Number(port), user: 'postgres', database: 'postgres', applicationName: 'copy' },
+      settings: { synchronous_commit: 'remote_apply' },
+    });
   }
 
   /** The SQLSTATE and hint with which a node refuses these statements, one transaction; undefined when it doesn't. */
