@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError } from 'commander';
 import { parseDuration, parseSize } from '../config/values.ts';
-import { compareLedgers } from './verify/ledger.ts';
+import { compareOrder } from './verify/order.ts';
 import { formatReport } from './verify/report.ts';
 import type { Difference, VerifyReport } from './verify/report.ts';
 import { compareSchemas } from './verify/schema.ts';
@@ -22,14 +22,12 @@ export interface VerifyOptions {
   readonly maxSlotLag: number;
   /** Differing rows to show of each table. */
   readonly rowLimit: number;
-  readonly ledgers: readonly string[];
 }
 
 export const VERIFY_DEFAULTS: VerifyOptions = {
   waitMs: 10_000,
   maxSlotLag: 16 * 1024 * 1024,
   rowLimit: 10,
-  ledgers: [],
 };
 
 interface CommandOptions {
@@ -38,7 +36,6 @@ interface CommandOptions {
   readonly wait: number;
   readonly maxSlotLag: number;
   readonly rows: number;
-  readonly ledger?: string[];
   readonly json?: true;
 }
 
@@ -52,12 +49,10 @@ export function verifyCommand(print: (line: string) => void = console.log): Comm
     .option('--wait <duration>', 'how long the nodes may take to come to the same', duration, VERIFY_DEFAULTS.waitMs)
     .option('--max-slot-lag <size>', 'how far a replication slot may be behind', size, VERIFY_DEFAULTS.maxSlotLag)
     .option('--rows <n>', 'how many differing rows to show of each table', count, VERIFY_DEFAULTS.rowLimit)
-    .option('--ledger <file...>', "the proxies' ledgers of commits, to be compared line by line")
     .option('--json', 'as JSON')
     .action(async (uris: string[], options: CommandOptions) => {
       const report = await verify(chooseTargets(uris, options), {
         ...{ waitMs: options.wait, maxSlotLag: options.maxSlotLag, rowLimit: options.rows },
-        ledgers: options.ledger ?? [],
       });
       if (options.json) print(JSON.stringify(report, null, 2));
       else for (const line of formatReport(report)) print(line);
@@ -95,7 +90,7 @@ async function compareOnce(
 ): Promise<VerifyReport> {
   const differences: Difference[] = [];
   const notes: string[] = [];
-  const compared: { name: string; tables: number; rows: number; objects: number }[] = [];
+  const compared: VerifyReport['databases'][number][] = [];
   for (const [index, name] of databases.entries()) {
     const snapshots = await openSnapshots(targets, name, waitMs);
     try {
@@ -103,14 +98,16 @@ async function compareOnce(
       const data = await compareTables(snapshots, options.rowLimit);
       differences.push(...[...schema.differences, ...data.differences].map((one) => ({ ...one, database: name })));
       notes.push(...[...schema.notes, ...data.notes].map((note) => `${name}: ${note}`));
-      compared.push({ name, tables: data.tables, rows: data.rows, objects: schema.objects });
+      const order = await compareOrder(targets, name);
+      differences.push(...order.differences.map((one) => ({ ...one, database: name })));
+      notes.push(...order.notes.map((note) => `${name}: ${note}`));
+      compared.push({ name, tables: data.tables, rows: data.rows, objects: schema.objects, commits: order.commits });
       // Prepared transactions, slots and origins are the server's, whichever database they are seen from.
       if (index === databases.length - 1) differences.push(...(await checkState(snapshots, options.maxSlotLag)));
     } finally {
       await closeSnapshots(snapshots);
     }
   }
-  differences.push(...(await compareLedgers(options.ledgers)));
   return {
     same: differences.length === 0,
     nodes: targets.map(({ name }) => name),

@@ -176,7 +176,7 @@ describe('pgmm verify', () => {
     expect((await waiting).same).toBe(true);
   });
 
-  it('is a command, for URIs and for playgrounds, with ledgers and an exit code', async () => {
+  it('is a command, for URIs and for playgrounds, with an exit code', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'pgmm-verify-'));
     const print = vi.fn<(line: string) => void>();
     const command = async (...args: string[]): Promise<string> => {
@@ -192,15 +192,12 @@ describe('pgmm verify', () => {
       }));
       writeFileSync(join(dir, 'cluster.json'), JSON.stringify({ nodes }));
       expect(targetsOfPlayground(dir).databases).toEqual([`d${count}`]);
-      for (const [name, lines] of [
-        ['one', 'a\nb\n'],
-        ['two', 'a\nc\n'],
-      ])
-        writeFileSync(join(dir, name), lines);
       expect(await command('--dir', dir)).toMatch(/the same on node 1, node 2$/);
       expect(process.exitCode).toBe(0);
-      const text = await command(...uris, '--json', '--ledger', join(dir, 'one'), join(dir, 'two'));
-      expect(JSON.parse(text)).toMatchObject({ same: false, differences: [{ kind: 'ledger', object: 'line 2' }] });
+      const client = await second.connect({ database: `d${count}` });
+      await client.query('CREATE TABLE only_here (a int)');
+      await client.end();
+      expect(JSON.parse(await command(...uris, '--json'))).toMatchObject({ same: false });
       expect(process.exitCode).toBe(1);
     } finally {
       process.exitCode = 0;

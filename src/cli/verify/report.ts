@@ -1,6 +1,6 @@
 /** One thing that is not the same on all nodes, or not as it should be on one. */
 export interface Difference {
-  readonly kind: 'data' | 'schema' | 'prepared' | 'slot' | 'commit index' | 'ledger' | 'connection';
+  readonly kind: 'data' | 'schema' | 'prepared' | 'slot' | 'commit index' | 'order' | 'connection';
   readonly database?: string;
   /** What differs: `table public.t`, `function public.f(integer)`, `slot pgmm_1`. */
   readonly object: string;
@@ -24,6 +24,8 @@ export interface VerifyReport {
     readonly tables: number;
     readonly rows: number;
     readonly objects: number;
+    /** Commits that every node's WAL still has, and that were compared for their order. */
+    readonly commits: number;
   }[];
   readonly differences: readonly Difference[];
   /** What was left out, and why. */
@@ -33,8 +35,10 @@ export interface VerifyReport {
 /** For people: one line per difference, its nodes and rows below. */
 export function formatReport(report: VerifyReport): string[] {
   const lines: string[] = [];
-  for (const { name, tables, rows, objects } of report.databases) {
-    lines.push(`database ${name}: ${tables} tables with ${rows} rows, ${objects} objects of its schema`);
+  for (const { name, tables, rows, objects, commits } of report.databases) {
+    lines.push(
+      `database ${name}: ${tables} tables with ${rows} rows, ${objects} objects of its schema, ${commits} commits in WAL`,
+    );
   }
   lines.push(...report.notes.map((note) => `note: ${note}`));
   for (const { kind, database, object, nodes, rows } of report.differences) {

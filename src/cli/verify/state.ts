@@ -20,7 +20,7 @@ export async function checkState(snapshots: readonly Snapshot[], maxSlotLag: num
     }
     const slots = await client.query<{ slot: string; lag: string; active: boolean }>(
       `SELECT slot_name AS slot, active, pg_current_wal_lsn() - confirmed_flush_lsn AS lag FROM pg_replication_slots
-       WHERE slot_name LIKE 'pgmm%' AND slot_type = 'logical' AND pg_current_wal_lsn() - confirmed_flush_lsn > $1`,
+       WHERE slot_name LIKE 'pgmm%' AND slot_name NOT LIKE 'pgmm_history%' AND slot_type = 'logical' AND pg_current_wal_lsn() - confirmed_flush_lsn > $1`,
       [maxSlotLag],
     );
     for (const { slot, lag, active } of slots.rows) {

@@ -11,8 +11,8 @@ export interface HistoryHandlers {
   piece(index: LogIndex, records: Buffer): boolean;
   /** All of it was handed over. `time`: milliseconds of its decision. */
   committed(index: LogIndex, gid: string, time: number): void;
-  /** Everything that was committed before the server answered last has been handed over. */
-  caughtUp(): void;
+  /** The server has nothing to send now: what was committed up to this position has been handed over. */
+  caughtUp(position: Lsn): void;
   closed(error: PgError): void;
 }
 
@@ -61,7 +61,7 @@ export class HistoryReader {
       keepalive: (position) => {
         if (this.#index !== undefined) return;
         if (position > this.#received) this.#received = position;
-        handlers.caughtUp();
+        handlers.caughtUp(position);
       },
       confirmed: () => this.#received,
       closed: (error) => handlers.closed(error),

@@ -1,0 +1,107 @@
+import pg from 'pg';
+import { PUBLICATION } from '../../catalog/install.ts';
+import { HistoryReader } from '../../replication/history/history-reader.ts';
+import { APPLICATION_NAME } from '../../replication/origins.ts';
+import { logIndex, parseLsn } from '../../runtime/ids.ts';
+import type { Difference } from './report.ts';
+import type { Target } from './targets.ts';
+
+/** One commit as a node's own WAL tells it. */
+interface Commit {
+  readonly index: number;
+  readonly gid: string;
+}
+
+export interface OrderReport {
+  /** Commits that every node's WAL still has. */
+  readonly commits: number;
+  readonly differences: readonly Difference[];
+  readonly notes: readonly string[];
+}
+
+/** Milliseconds for reading one node's history. */
+const TIMEOUT = 60_000;
+
+/**
+ * Whether all nodes have committed the same transactions in the same order, proven from what each PostgreSQL has written
+ * into its WAL: a copy of the node's history slot is read from its start, and everything that all of them still have is compared.
+ */
+export async function compareOrder(targets: readonly Target[], database: string): Promise<OrderReport> {
+  const histories = await Promise.all(targets.map((target) => readHistory(target, database)));
+  const notes: string[] = [];
+  const lists: { name: string; commits: readonly Commit[] }[] = [];
+  histories.forEach((history, i) => {
+    if (Array.isArray(history)) lists.push({ name: targets[i].name, commits: history });
+    else notes.push(`${targets[i].name} keeps no history to compare the order of commits by`);
+  });
+  const from = Math.max(...lists.map(({ commits }) => commits.at(0)?.index ?? 0));
+  const common = lists.map(({ name, commits }) => ({ name, commits: commits.filter(({ index }) => index >= from) }));
+  const differences = common.length < 2 ? [] : compareLists(common);
+  return { commits: common.at(0)?.commits.length ?? 0, differences, notes };
+}
+
+function compareLists(lists: readonly { name: string; commits: readonly Commit[] }[]): Difference[] {
+  const longest = Math.max(...lists.map(({ commits }) => commits.length));
+  const describe = (commit: Commit | undefined) => (commit === undefined ? 'nothing' : `${commit.index} ${commit.gid}`);
+  for (let at = 0; at < longest; at++) {
+    const found = lists.map(({ name, commits }) => [name, describe(commits.at(at))] as const);
+    if (new Set(found.map(([, text]) => text)).size > 1) {
+      return [{ kind: 'order', object: `commit number ${at + 1} of those compared`, nodes: Object.fromEntries(found) }];
+    }
+  }
+  return [];
+}
+
+/** All commits that the slot reaches back to, in WAL order; undefined when there is no slot. */
+async function readHistory(target: Target, database: string): Promise<Commit[] | undefined> {
+  const config = target.connection(database);
+  const client = new pg.Client(config);
+  await client.connect();
+  try {
+    const { rows } = await client.query<{ slot: string; position: string }>(
+      `SELECT s.slot_name AS slot, pg_current_wal_lsn()::text AS position
+       FROM pg_replication_slots s JOIN pg_database d ON s.slot_name = 'pgmm_history_' || d.oid
+       WHERE d.datname = current_database() AND s.wal_status IS DISTINCT FROM 'lost'`,
+    );
+    if (rows.length === 0) return undefined;
+    return await readUpTo(client, rows[0].slot, parseLsn(rows[0].position), database);
+  } finally {
+    await client.end();
+  }
+}
+
+function readUpTo(client: pg.Client, slot: string, end: bigint, database: string): Promise<Commit[]> {
+  return new Promise((resolve, reject) => {
+    const commits: Commit[] = [];
+    const finish = (act: () => void) => {
+      clearTimeout(timer);
+      reader.stop();
+      act();
+    };
+    const reader = new HistoryReader({
+      connection: {
+        host: client.host,
+        port: client.port,
+        user: client.user ?? 'postgres',
+        password: typeof client.password === 'string' ? client.password : undefined,
+        database,
+        applicationName: `${APPLICATION_NAME} verify`,
+      },
+      slot,
+      copy: `pgmm_verify_${process.pid}_${process.hrtime.bigint().toString(36)}`,
+      publication: PUBLICATION,
+      after: logIndex(0),
+      headersOnly: true,
+      handlers: {
+        piece: () => true,
+        committed: (index, gid) => commits.push({ index, gid }),
+        caughtUp: (position) => {
+          if (position >= end) finish(() => resolve(commits));
+        },
+        closed: (error) => finish(() => reject(error)),
+      },
+    });
+    const timer = setTimeout(() => finish(() => reject(new Error(`slot ${slot} was not read in time`))), TIMEOUT);
+    reader.start().catch((error: unknown) => finish(() => reject(error)));
+  });
+}
