@@ -195,6 +195,7 @@ describe('pgmm verify', () => {
       expect(await command('--dir', dir)).toMatch(/the same on node 1, node 2$/);
       expect(process.exitCode).toBe(0);
       const client = await second.connect({ database: `d${count}` });
+      await client.query('SET session_replication_role = replica');
       await client.query('CREATE TABLE only_here (a int)');
       await client.end();
       expect(JSON.parse(await command(...uris, '--json'))).toMatchObject({ same: false });
