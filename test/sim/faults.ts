@@ -46,6 +46,22 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     world.loop.after(downtime(world.rng), () => node.postgres.start());
     restartLater(world, node);
   },
+  'clone anew': (world, node) => {
+    node.crash();
+    world.crashPostgres(node);
+    world.loop.after(downtime(world.rng) + world.rng.pick([0, 400]), () => {
+      // Only a node that the log has excluded may lose what it voted for.
+      const donor = world.rng.pick(world.nodes);
+      const isOut = !world.oracle.members.has(node.id) && !node.process.alive && !node.postgres.process.alive;
+      if (isOut && donor.postgres.progress >= node.postgres.progress && donor !== node) {
+        world.count('clones');
+        world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress}`);
+        node.postgres.cloneFrom(donor.postgres);
+      }
+      node.postgres.start();
+      world.startProxy(node);
+    });
+  },
   'all nodes crash': (world) => {
     for (const node of world.nodes) {
       if (world.rng.chance(0.2)) continue;

@@ -39,7 +39,9 @@ function replay(seed: number): void {
   const summary = new Summary();
   summary.add(result.steps, result.counts);
   console.log(summary.print());
-  console.log(`seed ${seed}: ${result.steps} steps, ${Math.round(result.time)} ms of virtual time, trace ${result.hash}`);
+  console.log(
+    `seed ${seed}: ${result.steps} steps, ${Math.round(result.time)} ms of virtual time, trace ${result.hash}`,
+  );
   process.exitCode = result.failure === undefined ? 0 : 1;
 }
 
@@ -51,7 +53,8 @@ function toLine(result: RunResult): Line {
 
 /** What a worker does. */
 function share(first: number, last: number, stride: number): void {
-  for (let seed = first; seed <= last; seed += stride) process.stdout.write(`${JSON.stringify(toLine(runSeed(seed, steps)))}\n`);
+  for (let seed = first; seed <= last; seed += stride)
+    process.stdout.write(`${JSON.stringify(toLine(runSeed(seed, steps)))}\n`);
 }
 
 async function range(first: number, last: number): Promise<void> {
@@ -70,7 +73,8 @@ async function range(first: number, last: number): Promise<void> {
         if (summary.fail(line.seed, line.rule)) console.log(line.failure);
         if (values.stop) for (const { child: one } of workers) one.kill();
       }
-      if (summary.runs % 500 === 0) console.log(`${summary.runs} runs, ${summary.failures} failed, ${Math.round((Date.now() - begun) / 1000)} s`);
+      if (summary.runs % 500 === 0)
+        console.log(`${summary.runs} runs, ${summary.failures} failed, ${Math.round((Date.now() - begun) / 1000)} s`);
     });
     return { child, ended: new Promise<void>((resolve) => child.once('close', () => resolve())) };
   });

@@ -138,7 +138,7 @@ export class SimNode implements Endpoint {
       },
       restored,
     );
-    const { heartbeatTimeout, resendAfter, voteTimeout, decisionTimeout, minimumMembers } = settings;
+    const { heartbeatTimeout, resendAfter, voteTimeout, decisionTimeout, minimumMembers, recentCommits } = settings;
     const own = {
       self: this.id,
       nodes: this.world.nodeIds,
@@ -147,6 +147,7 @@ export class SimNode implements Endpoint {
       voteTimeout,
       decisionTimeout,
       minimumMembers,
+      recentCommits,
     };
     const snapshot = restored.snapshot === null ? undefined : (decode(restored.snapshot.state) as GuardSnapshot);
     this.core = new NodeCore(own, snapshot, this.raft.lastIndex);

@@ -339,6 +339,17 @@ export class PostgresModel {
     for (const broken of [...this.#calls]) broken();
   }
 
+  /** A stopped server is cloned anew from another one's committed data; what was prepared is gone. */
+  cloneFrom(donor: PostgresModel): void {
+    for (const tx of this.prepared.values()) tx.state = 'gone';
+    this.prepared.clear();
+    this.locks.reset([]);
+    this.rows.clear();
+    for (const [key, row] of donor.rows) this.rows.set(key, row);
+    this.history.splice(0, this.history.length, ...donor.history);
+    this.progress = donor.progress;
+  }
+
   /** The connection's server process dies: a PREPARE that it was at is done, or is not. */
   breakConnection(backend: Backend): void {
     for (const one of this.#unfinished) {

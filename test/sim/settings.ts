@@ -18,6 +18,7 @@ export interface SimSettings {
   /** Entries after which a node compacts its log; small ones make snapshots travel. */
   readonly compactEvery: number;
   readonly retainEntries: number;
+  readonly recentCommits: number;
   readonly maxUncommittedBytes: number;
   readonly decodeLatency: number;
   readonly fsync: number;
@@ -42,6 +43,7 @@ export function drawSettings(rng: Rng): SimSettings {
     minimumMembers: rng.chance(0.7) ? 1 : majority,
     compactEvery: rng.pick([3, 10, 40, 1000]),
     retainEntries: rng.pick([0, 2, 20]),
+    recentCommits: rng.pick([2, 10, 10_000]),
     maxUncommittedBytes: rng.chance(0.2) ? 700 : 1 << 20,
     decodeLatency: rng.pick([0.5, 3]),
     fsync: rng.pick([0.3, 2]),

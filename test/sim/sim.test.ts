@@ -15,7 +15,15 @@ test(`${SEEDS} runs break no rule`, { timeout: 3_600_000 }, () => {
   }
   if (process.env['SEEDS'] !== undefined) console.log(summary.print());
   if (SEEDS < 100) return;
-  const usual = ['committed', 'aborted 40001', 'catch-ups', 'log: exclude', 'log: admit', 'fault: proxy crash', 'fault: postgres crash'];
+  const usual = [
+    'committed',
+    'aborted 40001',
+    'catch-ups',
+    'log: exclude',
+    'log: admit',
+    'fault: proxy crash',
+    'fault: postgres crash',
+  ];
   for (const what of usual) expect.soft(summary.counts.get(what), what).toBeGreaterThan(SEEDS / 2);
 });
 

@@ -1,0 +1,299 @@
+/** A deliberate fault: pieces of source text and what to put in their place. */
+export interface Mutation {
+  readonly name: string;
+  readonly edits: readonly (readonly [file: string, from: string, to: string])[];
+  /** Why no check can notice it, where that is so: other parts make up for it. */
+  readonly harmless?: string;
+}
+
+const COORDINATOR = 'src/commit/core/coordinator.ts';
+const PARTICIPANT = 'src/commit/core/participant.ts';
+const QUEUE = 'src/commit/core/commit-queue.ts';
+const GUARD = 'src/commit/core/guard.ts';
+const NODE = 'src/cluster/core/node-core.ts';
+const DUTIES = 'src/cluster/core/leader-duties.ts';
+const RAFT = 'src/consensus/core/raft-core.ts';
+const LEADER = 'src/consensus/core/leader.ts';
+const GID = 'src/commit/gid.ts';
+
+/** Each must be caught by some seed, or explained: a fault that nothing notices is a gap in the checks. */
+export const MUTATIONS: readonly Mutation[] = [
+  {
+    name: 'votes before PREPARE is durable',
+    edits: [
+      [
+        PARTICIPANT,
+        "    t.state = 'applying';\n",
+        "    t.state = 'applying';\n    this.#emit({ type: 'vote', to: t.parts.node, gid: t.gid });\n",
+      ],
+    ],
+  },
+  {
+    name: 'replays without waiting for depends_on',
+    edits: [[PARTICIPANT, 'if (dependsOn <= this.#committed) this.#apply(t);', 'this.#apply(t);']],
+  },
+  {
+    name: 'catches up without waiting for depends_on',
+    edits: [[PARTICIPANT, 'if (t.asked || t.dependsOn > this.#committed) return;', 'if (t.asked) return;']],
+  },
+  {
+    name: 'counts a vote whatever its epoch',
+    edits: [
+      [GUARD, 'votes.get(node) !== epoch', '!votes.has(node)'],
+      [COORDINATOR, 'if (vote !== epoch) missing.push(node);', 'if (vote === undefined) missing.push(node);'],
+    ],
+  },
+  {
+    name: 'the leader does not check votes',
+    edits: [
+      [
+        GUARD,
+        "return missing.length > 0 ? { type: 'votes-missing', nodes: missing } : undefined;",
+        'return undefined;',
+      ],
+    ],
+  },
+  {
+    name: 'the leader does not check the epoch of a COMMIT',
+    edits: [
+      [
+        GUARD,
+        "if (parts === undefined || this.#members.get(parts.node) !== parts.epoch) return { type: 'epoch-ended' };",
+        '',
+      ],
+    ],
+  },
+  {
+    name: 'aborts while proposing',
+    edits: [
+      [COORDINATOR, "if (t.phase === 'proposing') return; // only the log decides now", '// only the log decides now'],
+    ],
+  },
+  {
+    name: 'takes any refusal for final',
+    edits: [
+      [COORDINATOR, ' || attempt !== t.attempt', ''],
+      [DUTIES, 'if (origin === undefined) return false;', 'return false;'],
+    ],
+  },
+  {
+    name: 'takes "behind" for final',
+    edits: [
+      [
+        COORDINATOR,
+        "      case 'already-committed':\n      case 'behind':\n        return;",
+        "      case 'already-committed':\n        return;\n      case 'behind':\n        t.phase = 'collecting';\n        return this.#abort(t, reports.epochEnded(t.gid));\n      case 'no-change':\n        return;",
+      ],
+    ],
+  },
+  {
+    name: 'proposes nothing twice',
+    edits: [[COORDINATOR, "const repeated = again && t.phase === 'proposing';", 'const repeated = false;']],
+  },
+  {
+    name: 'does not repeat a proposal that lacks a new vote',
+    edits: [
+      [
+        COORDINATOR,
+        "if (!repeated && (t.phase !== 'collecting' || this.#missing(t).length > 0)) return;",
+        "if ((!repeated && t.phase !== 'collecting') || this.#missing(t).length > 0) return;",
+      ],
+    ],
+  },
+  {
+    name: 'commits what is prepared, in any order',
+    edits: [[QUEUE, 'if (!isPrepared(entry)) return undefined;', 'if (!isPrepared(entry)) continue;']],
+  },
+  {
+    name: 'hands out nothing again after a crash',
+    edits: [[QUEUE, '    this.done(committed);\n    this.#handedOut = committed;', '    this.done(committed);']],
+  },
+  { name: 'claims what a snapshot hides', edits: [[QUEUE, 'return this.#committed >= this.#from;', 'return true;']] },
+  {
+    name: 'tells no coordinator of a decision while PostgreSQL is down',
+    edits: [
+      [NODE, "if (this.#state !== 'recovering' || this.#coordinator.has(gid))", "if (this.#state !== 'recovering')"],
+    ],
+  },
+  {
+    name: 'drops what the log has committed',
+    edits: [[PARTICIPANT, 'if (this.#view.isCommitted(t.gid)) return;', '']],
+  },
+  {
+    name: 'rolls back on not-active without reading the log up to there',
+    edits: [
+      [
+        PARTICIPANT,
+        'if (event.asOf > this.#logApplied) t.notActiveAsOf = event.asOf;\n        else this.#drop(t);',
+        'this.#drop(t);',
+      ],
+    ],
+  },
+  {
+    name: 'answers for what is under way',
+    edits: [[NODE, 'else if (!this.#coordinator.has(gid)) this.#send', 'else this.#send']],
+  },
+  {
+    name: 'never asks about what stays undecided',
+    edits: [[NODE, 'if (old.length > 0 && node', 'if (old.length > 1000 && node']],
+  },
+  {
+    name: 'keeps what an ended epoch left',
+    edits: [[NODE, "this.#participate({ type: 'epoch-ended', node, epoch: ended });", '']],
+  },
+  {
+    name: 'keeps own transactions when the epoch ends',
+    edits: [[COORDINATOR, 'members.get(this.#settings.self) !== t.parts.epoch) {', 'members.size > 1000) {']],
+  },
+  {
+    name: "takes an earlier run's admission for its own",
+    edits: [[NODE, 'const isOld = index <= this.#startedAt;', 'const isOld = false;']],
+  },
+  {
+    name: 'finds no COMMIT twice',
+    edits: [
+      [GUARD, "if (this.#recent.has(gid)) return { type: 'already-committed' };", ''],
+      [GUARD, 'if (this.#recent.has(gid)) throw new Error(`the log has COMMIT of ${gid} twice`);', ''],
+    ],
+  },
+  {
+    name: 'a leader that starts from a snapshot knows all commits',
+    edits: [[GUARD, "if (asOf < this.#recentFrom) return { type: 'behind' };", '']],
+  },
+  {
+    name: 'claims to have read what a snapshot skipped',
+    edits: [[NODE, 'votes, asOf: this.#readUpTo }', 'votes, asOf: this.#guard.index }']],
+  },
+  {
+    name: 'writes before it has what precedes its admission',
+    edits: [[NODE, "if (this.#state === 'member' && this.committed >= this.#epoch)", "if (this.#state === 'member')"]],
+  },
+  {
+    name: 'depends on nothing',
+    edits: [
+      [
+        NODE,
+        'this.#announcements.begin(event.gid, this.#queue.handedOut);',
+        'this.#announcements.begin(event.gid, 0 as LogIndex);',
+      ],
+    ],
+  },
+  { name: 'answers before the local commit', edits: [[COORDINATOR, 'if (!reached(this.#settings.self)) return;', '']] },
+  {
+    name: 'answers remote_apply after the local commit',
+    edits: [[COORDINATOR, 'if (t.everywhere && ', 'if (t.index === 0 && t.everywhere && ']],
+  },
+  {
+    name: 'says committed when it only gave up waiting',
+    edits: [
+      [
+        COORDINATOR,
+        "this.#answer(t, { type: 'unknown', error: reports.unknown(t.gid) });",
+        "this.#answer(t, { type: 'committed', index: t.index });",
+      ],
+    ],
+  },
+  {
+    name: 'says aborted when it only gave up waiting',
+    edits: [
+      [
+        COORDINATOR,
+        "this.#answer(t, { type: 'unknown', error: reports.unknown(t.gid) });",
+        "this.#answer(t, { type: 'aborted', error: reports.unknown(t.gid) });",
+      ],
+    ],
+  },
+  {
+    name: 'the winner of a conflict waits',
+    edits: [[PARTICIPANT, 'if (comparePriority(t.parts, other) < 0) {', 'if (comparePriority(t.parts, other) > 0) {']],
+  },
+  {
+    name: 'priority differs from node to node',
+    edits: [
+      [
+        GID,
+        'return a.clock - b.clock || a.node - b.node || a.epoch - b.epoch || a.sequence - b.sequence;',
+        'return b.sequence - a.sequence || 1;',
+      ],
+    ],
+  },
+  {
+    name: 'clients keep locks that a replay needs',
+    edits: [
+      [
+        PARTICIPANT,
+        "if (holder.type === 'backend') {",
+        "if (holder.type === 'backend') return;\n    if (holder.type === 'backend') {",
+      ],
+    ],
+  },
+  {
+    name: "a refused entry stays in the leader's view",
+    edits: [
+      [
+        NODE,
+        '    this.#duties = undefined;\n    if (index === undefined) return;',
+        '    if (index === undefined) return;',
+      ],
+    ],
+  },
+  { name: 'takes no proposal after a refused entry', edits: [[NODE, 'if (index === undefined) return;', 'return;']] },
+  {
+    name: 'a new member is silent from before its admission',
+    edits: [[DUTIES, "if (command.type === 'admit') this.#lastGood.set(command.node, now);", '']],
+  },
+  {
+    name: 'nobody is excluded for silence',
+    edits: [[DUTIES, 'if (silent >= this.#settings.heartbeatTimeout) {', 'if (silent >= 1e9) {']],
+  },
+  {
+    name: 'votes are not given again after an admission',
+    edits: [[NODE, 'if (this.#epoch === (index as number)) this.#voteAgain();', '']],
+    harmless: 'the origin announces every undecided transaction again, and so asks for the vote',
+  },
+  {
+    name: 'raft: counts its own log before it is durable',
+    edits: [[RAFT, 'this.#lead.committable(this.#replica.durable)', 'this.#lead.committable(this.lastIndex)']],
+  },
+  {
+    name: 'raft: leads before its no-op is committed',
+    edits: [
+      [
+        RAFT,
+        'return this.#lead !== null && this.#replica.delivered >= this.#lead.noop;',
+        'return this.#lead !== null;',
+      ],
+    ],
+  },
+  {
+    name: 'raft: commits an earlier term by counting',
+    edits: [[LEADER, 'this.#log.termAt(index) === this.#term ? index', 'true ? index']],
+  },
+  {
+    name: 'raft: votes for a shorter log',
+    edits: [
+      [RAFT, 'if (!free || !this.#log.isUpToDate(message.lastIndex, message.lastTerm)) {', 'if (!free) {'],
+      [RAFT, '&& this.#log.isUpToDate(message.lastIndex, message.lastTerm);', ';'],
+    ],
+  },
+  {
+    name: 'raft: votes before the vote is durable',
+    edits: [
+      [
+        RAFT,
+        "this.#promise(from, { type: 'voteReply', term: this.#term, granted: true });",
+        "this.#send(from, { type: 'voteReply', term: this.#term, granted: true });",
+      ],
+    ],
+  },
+  {
+    name: 'raft: acknowledges before the entries are durable',
+    edits: [
+      [
+        RAFT,
+        "this.#promise(from, { type: 'appendAccepted', term: this.#term, match });",
+        "this.#send(from, { type: 'appendAccepted', term: this.#term, match });",
+      ],
+    ],
+  },
+];
