@@ -51,7 +51,8 @@ export class NodeCore {
    */
   constructor(settings: NodeSettings, snapshot?: GuardSnapshot, lastIndex = 0 as LogIndex) {
     this.#settings = settings;
-    this.#guard = snapshot === undefined ? new Guard() : Guard.restore(snapshot);
+    const { recentCommits } = settings;
+    this.#guard = snapshot === undefined ? new Guard(recentCommits) : Guard.restore(snapshot, recentCommits);
     this.#startedAt = lastIndex;
     this.#readUpTo = this.#guard.index;
     this.#queue = new CommitQueue(this.#guard.lastCommit, this.#guard.index);
@@ -255,7 +256,7 @@ export class NodeCore {
 
   /** The parts are told what the snapshot says once it is known which commits it stands for. */
   #onInstall(snapshot: GuardSnapshot): void {
-    this.#guard = Guard.restore(snapshot);
+    this.#guard = Guard.restore(snapshot, this.#settings.recentCommits);
     this.#queue.skip(this.#guard.lastCommit, this.#guard.index);
     this.#leave();
     if (this.#found !== undefined) this.#rejoin(this.#found);

@@ -10,6 +10,8 @@ import type { LeaderSettings } from './leader-duties.ts';
 export interface NodeSettings extends CoordinatorSettings, LeaderSettings {
   /** Every node that holds data, this one among them. */
   readonly nodes: readonly NodeId[];
+  /** How many of the newest commits are remembered by name; see Guard. Few of them make tests meet what is rare. */
+  readonly recentCommits?: number;
 }
 
 /**

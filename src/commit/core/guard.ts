@@ -6,7 +6,7 @@ import type { LogCommand, Members, Rejection } from './types.ts';
 export type Votes = ReadonlyMap<NodeId, Epoch>;
 
 /** How many of the newest COMMIT entries are remembered by name, to find proposals that come twice. */
-const RECENT = 16384;
+export const RECENT_COMMITS = 16384;
 
 export interface GuardSnapshot {
   readonly index: LogIndex;
@@ -31,6 +31,11 @@ export class Guard {
   /** COMMIT entries after `#recentFrom`, oldest first. */
   readonly #recent = new Map<Gid, LogIndex>();
   #recentFrom = 0 as LogIndex;
+  readonly #recentLimit: number;
+
+  constructor(recentLimit = RECENT_COMMITS) {
+    this.#recentLimit = recentLimit;
+  }
 
   get index(): LogIndex {
     return this.#index;
@@ -112,14 +117,14 @@ export class Guard {
     if (this.#recent.has(gid)) throw new Error(`the log has COMMIT of ${gid} twice`);
     this.#lastCommit = index;
     this.#recent.set(gid, index);
-    if (this.#recent.size <= RECENT) return;
+    if (this.#recent.size <= this.#recentLimit) return;
     const [oldest] = this.#recent;
     this.#recent.delete(oldest[0]);
     this.#recentFrom = oldest[1];
   }
 
   clone(): Guard {
-    const guard = Guard.restore(this.snapshot());
+    const guard = Guard.restore(this.snapshot(), this.#recentLimit);
     for (const [gid, index] of this.#recent) guard.#recent.set(gid, index);
     guard.#recentFrom = this.#recentFrom;
     return guard;
@@ -135,8 +140,8 @@ export class Guard {
     };
   }
 
-  static restore(snapshot: GuardSnapshot): Guard {
-    const guard = new Guard();
+  static restore(snapshot: GuardSnapshot, recentLimit?: number): Guard {
+    const guard = new Guard(recentLimit);
     guard.#index = guard.#recentFrom = snapshot.index;
     guard.#lastCommit = snapshot.lastCommit;
     for (const [node, epoch] of snapshot.members) guard.#members.set(node, epoch);
