@@ -22,7 +22,7 @@ export class DdlMessages {
     this.#secret = secret;
   }
 
-  /** `ordinal` counts the DDL statements of the transaction from 0. */
+  /** `ordinal` counts the DDL statements of the transaction from 0, those that failed or were rolled back as well. */
   encode(gid: string, ordinal: number, ddl: DdlStatement): string {
     const body = JSON.stringify({ gid, ordinal, statement: ddl.statement, role: ddl.role, settings: ddl.settings });
     return `${this.#sign(body)} ${body}`;
@@ -43,6 +43,16 @@ export class DdlMessages {
   #sign(body: string): string {
     return createHmac('sha256', this.#secret).update('ddl\n').update(body).digest('base64');
   }
+}
+
+/**
+ * The ordinal that a message says it has, before anything is verified; undefined where there is none. Ordinals rise from
+ * message to message, with gaps where a savepoint was rolled back.
+ */
+export function statedOrdinal(content: Buffer): number | undefined {
+  const text = content.toString('utf8');
+  const match = /^\S+ \{"gid":"[^"]*","ordinal":(\d+),/.exec(text);
+  return match === null ? undefined : Number(match[1]);
 }
 
 /** The statements that replay a DDL statement inside the apply session's transaction, and leave the session as it was. */

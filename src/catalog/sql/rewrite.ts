@@ -25,6 +25,9 @@ DECLARE
 BEGIN
   EXECUTE format('SELECT EXISTS (SELECT FROM ONLY %s)', relation) INTO found_any;
   RETURN found_any;
+EXCEPTION WHEN data_corrupted THEN
+  -- In the middle of a rewrite the new indexes are empty files, which the planner can't read. So perhaps there are rows.
+  RETURN pg_relation_size(relation) > 0;
 END
 $function$;
 

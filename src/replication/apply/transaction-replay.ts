@@ -1,3 +1,4 @@
+import { statedOrdinal } from '../../catalog/ddl-message.ts';
 import { PgError } from '../../runtime/errors.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
 import { Message, readLogicalMessage, readRelation, readTruncate, type Relation } from '../pgoutput/messages.ts';
@@ -58,7 +59,7 @@ export class TransactionReplay {
   readonly #checks = new ForeignKeyChecks();
   #inserts: { table: TableStatements; changes: RowChange[] } | undefined;
   readonly #copyText = new CopyText();
-  #ddlStatements = 0;
+  #nextOrdinal = 0;
   #deferred = false;
   rows = 0;
   /** Something that the fast way can't tell apart: to be replayed again, carefully. */
@@ -237,7 +238,10 @@ export class TransactionReplay {
     const { pipeline } = this.#context;
     // What checks the data of a whole table, as a new foreign key does, is to be planned like anywhere else.
     pipeline.once('SET LOCAL enable_seqscan = on');
-    for (const sql of this.#context.ddl(content, this.#ddlStatements++)) pipeline.once(sql);
+    // Never one that came already: a statement that is copied into another place has too low a number for it.
+    const ordinal = Math.max(statedOrdinal(content) ?? 0, this.#nextOrdinal);
+    this.#nextOrdinal = ordinal + 1;
+    for (const sql of this.#context.ddl(content, ordinal)) pipeline.once(sql);
     // The message itself goes on, so that this node's own WAL tells the whole transaction as well.
     pipeline.once(EMIT, [Buffer.from(DDL_PREFIX), content]);
     await this.#settled();
