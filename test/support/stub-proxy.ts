@@ -34,7 +34,7 @@ createServer((peer) => {
 }).listen(peer_listen.port, peer_listen.host);
 
 createHttpServer((request, response) => {
-  response.writeHead(request.url === '/healthz' ? 200 : 404).end('ok\n');
+  response.writeHead(['/healthz', '/readyz'].includes(request.url ?? '') ? 200 : 404).end('ok\n');
 }).listen(admin.port, admin.host);
 
 process.on('SIGTERM', () => {

@@ -31,6 +31,8 @@ export interface PlaygroundOptions {
 
 const POSTGRES_START_TIMEOUT_MS = 60_000;
 const PROXY_START_TIMEOUT_MS = 120_000;
+/** How long the proxies may take to find each other and admit all nodes. */
+const JOIN_TIMEOUT_MS = 120_000;
 
 /** Owns the servers, the proxies and the network between them, and does what the other `dev` commands ask. */
 export class Playground {
@@ -131,8 +133,12 @@ export class Playground {
     await all(this.#nodes, async ({ id, proxy }) => {
       this.#writeConfig(id);
       await proxy.start(PROXY_START_TIMEOUT_MS, signal);
-      say(`node ${id}: the proxy is ready on port ${this.#ports.client(id)}`);
+      say(`node ${id}: the proxy listens on port ${this.#ports.client(id)}`);
       this.#publish();
+    });
+    await all(this.#nodes, async ({ id, proxy }) => {
+      await proxy.writable(JOIN_TIMEOUT_MS, signal);
+      say(`node ${id}: takes writes`);
     });
     signal.throwIfAborted();
     this.#phase = 'up';

@@ -1,6 +1,7 @@
 import { get } from 'node:http';
 import { Child } from './child.ts';
 import { HOST } from './ports.ts';
+import { poll } from './poll.ts';
 import { Service } from './service.ts';
 
 export interface ProxyProcessOptions {
@@ -33,6 +34,16 @@ export class ProxyProcess extends Service {
     const { status, body } = await fetchText(`http://${HOST}:${this.#options.adminPort}/healthz`);
     if (status === 200) return true;
     throw new Error(`/healthz answers ${status}: ${body.trim().slice(0, 300)}`);
+  }
+
+  /** Waits until it takes writes: it has joined the others. */
+  async writable(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const probe = async (): Promise<boolean> => {
+      const { status, body } = await fetchText(`http://${HOST}:${this.#options.adminPort}/readyz`);
+      if (status === 200) return true;
+      throw new Error(`/readyz answers ${status}: ${body.trim().slice(0, 300)}`);
+    };
+    await poll(`${this.name} takes writes`, probe, { timeoutMs, signal });
   }
 }
 
