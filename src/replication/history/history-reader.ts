@@ -4,6 +4,7 @@ import { ServerConnection, type ConnectionOptions } from '../../wire/connection.
 import { GID_PREFIX } from '../apply/transaction-replay.ts';
 import { Message, readLogicalMessage, readLsn } from '../pgoutput/messages.ts';
 import { ReplicationStream } from '../replication-stream.ts';
+import { TEXT_SETTINGS } from '../text-settings.ts';
 import { TransactionRecords } from '../transaction-records.ts';
 
 export interface HistoryHandlers {
@@ -55,7 +56,7 @@ export class HistoryReader {
   /** Rejects when the slot is not there, or its WAL is not. */
   async start(): Promise<void> {
     const { connection, slot, copy, publication, handlers } = this.#options;
-    const server = await ServerConnection.connect({ ...connection, replication: true });
+    const server = await ServerConnection.connect({ ...connection, replication: true, settings: TEXT_SETTINGS });
     const stream = new ReplicationStream(server, {
       message: (bytes, at, end) => this.#onMessage(bytes, at, end),
       keepalive: (position) => {
