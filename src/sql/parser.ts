@@ -6,7 +6,7 @@ export type Node = Readonly<Record<string, unknown>>;
 export interface RawStatement {
   readonly name: string;
   readonly node: Node;
-  /** Offsets into the text in UTF-16 units: from the end of the statement before, so comments belong to what follows. */
+  /** Offsets into the text in UTF-16 units, without the white space and comments before it. */
   readonly start: number;
   readonly end: number;
 }

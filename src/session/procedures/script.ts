@@ -255,7 +255,7 @@ export class Script {
   }
 }
 
-/** Neighbours that need no attention stay one Query. Each later one begins with what stands before it, so the texts join. */
+/** Neighbours that need no attention stay one Query, with whatever stands between them. */
 function joinPlain(statements: readonly Statement[]): Part[] {
   const parts: Part[] = [];
   for (const { kind, start, end } of statements) {

@@ -1,0 +1,227 @@
+import pino from 'pino';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { logIndex } from '../../../src/runtime/ids.ts';
+import type { Gid } from '../../../src/runtime/ids.ts';
+import { PgError } from '../../../src/runtime/errors.ts';
+import { Engine } from '../../../src/session/engine.ts';
+import type { CommitOutcome } from '../../../src/session/ports.ts';
+import { Classifier } from '../../../src/sql/classifier.ts';
+import { loadParser } from '../../../src/sql/parser.ts';
+import { describe as lines, send } from '../../postgres/session-raw.ts';
+import type { Received } from '../../postgres/session-raw.ts';
+import { FakeServer } from './fake-server.ts';
+
+beforeAll(loadParser);
+
+const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>() };
+
+function messages(bytes: Buffer): Received[] {
+  const all: Received[] = [];
+  for (let at = 0; at < bytes.length;) {
+    const end = at + 1 + bytes.readUInt32BE(at + 1);
+    all.push({ type: String.fromCharCode(bytes[at]), body: bytes.subarray(at + 5, end) });
+    at = end;
+  }
+  return all;
+}
+
+/** An engine between a client's bytes and the fake server, with every buffer cut where it is told. */
+class Bench {
+  readonly server = new FakeServer();
+  readonly engine: Engine;
+  readonly begun: string[] = [];
+  outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
+  cancels = 0;
+  #client: Buffer = Buffer.alloc(0);
+  readonly #cut: (length: number) => number;
+
+  constructor(cut: (length: number) => number = (length) => length) {
+    this.#cut = cut;
+    let sequence = 0;
+    this.engine = new Engine({
+      database: 'app',
+      readOnly: false,
+      commits: {
+        refusal: () => undefined,
+        allocate: () => `gid-${++sequence}` as Gid,
+        begin: (gid) => {
+          this.begun.push(gid);
+          return { prepared: () => undefined, outcome: Promise.resolve(this.outcome) };
+        },
+      },
+      ddl: { announce: () => ({ message: 'm', token: 't' }) },
+      classifier: new Classifier(() => NAMES),
+      hooks: { log: pino({ level: 'silent' }), count: () => undefined },
+      cancel: () => {
+        this.cancels++;
+        return { done: true };
+      },
+      onKey: () => undefined,
+      onOutput: () => this.#exchange(),
+      retryBytes: 65536,
+    });
+    this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
+    this.#exchange();
+    this.#client = Buffer.alloc(0);
+  }
+
+  /** The transcript of what the client is told. */
+  async say(...parts: Buffer[]): Promise<string[]> {
+    this.#feed(Buffer.concat(parts), (part) => {
+      this.engine.fromClient(part);
+      this.#exchange();
+    });
+    for (let i = 0; i < 5; i++) await Promise.resolve();
+    this.#exchange();
+    const answer = lines(messages(this.#client));
+    this.#client = Buffer.alloc(0);
+    return answer;
+  }
+
+  #exchange(): void {
+    for (;;) {
+      this.#client = Buffer.concat([this.#client, ...this.engine.toClient.take()]);
+      const bytes = Buffer.concat(this.engine.toServer.take());
+      if (bytes.length === 0) return;
+      this.#feed(this.server.receive(bytes), (part) => this.engine.fromServer(part));
+    }
+  }
+
+  #feed(bytes: Buffer, take: (part: Buffer) => void): void {
+    const at = this.#cut(bytes.length);
+    for (const part of [bytes.subarray(0, at), bytes.subarray(at)]) if (part.length > 0) take(part);
+  }
+}
+
+const SCENARIOS: Record<string, { say: Buffer[]; told: string[]; ran: string[]; prepared: number }> = {
+  'a read': {
+    say: [send.query('SELECT 1')],
+    told: [expect.stringMatching(/^T/), 'D |value', 'C SELECT 1', 'Z I'],
+    ran: ['SELECT 1'],
+    prepared: 0,
+  },
+  'a write': {
+    say: [send.query('INSERT 1')],
+    told: ['C INSERT 0 1', 'Z I'],
+    ran: ['BEGIN READ WRITE', 'INSERT 1', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
+  'a write in the extended protocol': {
+    say: [send.run('INSERT INTO t DEFAULT VALUES'), send.sync()],
+    told: ['1', '2', 'C INSERT 0 1', 'Z I'],
+    ran: ['BEGIN READ WRITE', 'INSERT INTO t DEFAULT VALUES', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
+  'a read that writes': {
+    say: [send.query('SELECT writes()')],
+    told: [expect.stringMatching(/^T/), 'D |value', 'C SELECT 1', 'Z I'],
+    ran: ['SELECT writes()', 'BEGIN READ WRITE', 'SELECT writes()', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
+  'a read that writes, prepared under a name': {
+    say: [send.parse('SELECT writes()', 's'), send.bind([], 's'), send.execute(), send.sync()],
+    told: ['1', '2', expect.stringMatching(/^T/), 'D |value', 'C SELECT 1', 'Z I'],
+    ran: ['SELECT writes()', 'BEGIN READ WRITE', 'SELECT writes()', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
+  'a transaction of messages that did not wait': {
+    say: [send.query('BEGIN'), send.query('INSERT 1'), send.query('COMMIT'), send.query('SELECT 1')],
+    told: [
+      'C BEGIN',
+      'Z T',
+      'C INSERT 0 1',
+      'Z T',
+      'C COMMIT',
+      'Z I',
+      expect.stringMatching(/^T/),
+      'D |value',
+      'C SELECT 1',
+      'Z I',
+    ],
+    ran: ['BEGIN READ WRITE', 'INSERT 1', 'probe', 'PREPARE', 'SELECT 1'],
+    prepared: 1,
+  },
+  'two commits in one pipeline': {
+    say: [...['BEGIN', 'INSERT 1', 'COMMIT', 'BEGIN', 'SELECT 1', 'COMMIT'].map((sql) => send.run(sql)), send.sync()],
+    told: [
+      ...['1', '2', 'C BEGIN', '1', '2', 'C INSERT 0 1', '1', '2', 'C COMMIT', '1', '2', 'C BEGIN', '1', '2'],
+      ...[expect.stringMatching(/^T/) as string, 'D |value', 'C SELECT 1', '1', '2', 'C COMMIT', 'Z I'],
+    ],
+    ran: ['BEGIN READ WRITE', 'INSERT 1', 'probe', 'PREPARE', 'BEGIN READ WRITE', 'SELECT 1', 'probe', 'COMMIT'],
+    prepared: 1,
+  },
+  'an error in the middle of a pipeline': {
+    say: [send.run('INSERT 1'), send.run('nonsense'), send.run('INSERT 2'), send.sync(), send.query('SELECT 1')],
+    told: [
+      ...['1', '2', 'C INSERT 0 1', '1', '2', 'E ERROR 42601 syntax error', 'Z I'],
+      ...[expect.stringMatching(/^T/) as string, 'D |value', 'C SELECT 1', 'Z I'],
+    ],
+    ran: ['BEGIN READ WRITE', 'INSERT 1', 'nonsense', 'ROLLBACK', 'SELECT 1'],
+    prepared: 0,
+  },
+  COPY: {
+    say: [send.query('COPY t FROM STDIN'), send.copyData('1\n'), send.copyData('2\n'), send.copyDone()],
+    told: ['G 000000', 'C COPY 1', 'Z I'],
+    ran: ['BEGIN READ WRITE', 'COPY t FROM STDIN', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
+  'several statements with control among them': {
+    say: [send.query('INSERT INTO t DEFAULT VALUES; BEGIN; SELECT 1; COMMIT; SELECT 2')],
+    told: [
+      ...['C INSERT 0 1', 'C BEGIN', expect.stringMatching(/^T/) as string, 'D |value', 'C SELECT 1', 'C COMMIT'],
+      ...[expect.stringMatching(/^T/) as string, 'D |value', 'C SELECT 1', 'Z I'],
+    ],
+    ran: [
+      ...['BEGIN READ WRITE', 'INSERT INTO t DEFAULT VALUES', 'BEGIN', 'SELECT 1', 'probe', 'PREPARE'],
+      ...['BEGIN READ WRITE', 'SELECT 2', 'probe', 'COMMIT'],
+    ],
+    prepared: 1,
+  },
+};
+
+/** The session's own statements under short names. */
+function shorten(executed: readonly string[]): string[] {
+  return executed.map((sql) => (sql.includes('if_assigned') ? 'probe' : sql.startsWith('PREPARE') ? 'PREPARE' : sql));
+}
+
+describe('a session, with its bytes cut at every place', () => {
+  it.each(Object.entries(SCENARIOS))('%s', async (_name, { say, told, ran, prepared }) => {
+    const length = Buffer.concat(say).length;
+    for (let at = 0; at <= length; at++) {
+      const bench = new Bench((total) => Math.min(at, total));
+      expect(await bench.say(...say), `cut at ${at}`).toEqual(told);
+      const executed = shorten(bench.server.executed).filter((sql) => ran.includes(sql));
+      expect(executed, `cut at ${at}`).toEqual(ran);
+      expect(bench.begun).toHaveLength(prepared);
+      expect(bench.engine.idle).toBe(true);
+    }
+  });
+
+  it('tells aborted and unknown outcomes in place of the completion', async () => {
+    const bench = new Bench();
+    bench.outcome = { type: 'aborted', error: new PgError('40001', 'lost') };
+    expect(await bench.say(send.query('INSERT 1'))).toEqual(['E ERROR 40001 lost', 'Z I']);
+    expect(await bench.say(send.run('INSERT INTO t DEFAULT VALUES'), send.sync())).toEqual([
+      '1',
+      '2',
+      'E ERROR 40001 lost',
+      'Z I',
+    ]);
+    bench.outcome = { type: 'unknown', error: new PgError('08007', 'unknown') };
+    expect(await bench.say(send.query('INSERT 1'))).toEqual(['E ERROR 08007 unknown', 'Z I']);
+  });
+
+  it('answers a Flush with all there is', async () => {
+    const bench = new Bench();
+    expect(await bench.say(send.run('INSERT INTO t DEFAULT VALUES'), send.flush())).toEqual(['1', '2', 'C INSERT 0 1']);
+    expect(bench.begun).toHaveLength(0);
+    expect(await bench.say(send.sync())).toEqual(['Z I']);
+    expect(bench.begun).toHaveLength(1);
+  });
+
+  it('ends a protocol violation by the server', () => {
+    const bench = new Bench();
+    const ready = Buffer.concat([Buffer.from('Z'), Buffer.from([0, 0, 0, 5]), Buffer.from('I')]);
+    expect(() => bench.engine.fromServer(ready)).toThrow('unexpected ReadyForQuery');
+  });
+});

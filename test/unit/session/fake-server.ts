@@ -1,0 +1,152 @@
+import {
+  commandComplete,
+  errorResponse,
+  parameterStatus,
+  readyForQuery,
+  textRow,
+} from '../../../src/wire/backend-messages.ts';
+import { ClientStream } from '../../../src/wire/client-stream.ts';
+import { Frontend } from '../../../src/wire/codes.ts';
+import type { TransactionStatus } from '../../../src/wire/codes.ts';
+import { PgError } from '../../../src/runtime/errors.ts';
+
+const empty = (type: string): Buffer => Buffer.concat([Buffer.from(type), Buffer.from([0, 0, 0, 4])]);
+
+/**
+ * As much of PostgreSQL as the session's steps need: transaction status, whether something was written, the extended
+ * protocol's skipping after an error. Statements are judged by their first word.
+ */
+export class FakeServer {
+  /** Texts in the order of execution. */
+  readonly executed: string[] = [];
+  status: TransactionStatus = 'I';
+  #wrote = false;
+  #readOnly = true;
+  #skipping = false;
+  #copying = false;
+  readonly #statements = new Map<string, string>();
+  readonly #portals = new Map<string, string>();
+  readonly #stream = new ClientStream();
+
+  greet(): Buffer {
+    const key = Buffer.concat([Buffer.from('K'), Buffer.from([0, 0, 0, 12, 0, 0, 0, 1, 0, 0, 0, 2])]);
+    const ok = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0]);
+    return Buffer.concat([ok, parameterStatus('default_transaction_read_only', 'on'), key, readyForQuery('I')]);
+  }
+
+  receive(bytes: Buffer): Buffer {
+    this.#stream.push(bytes);
+    const out: Buffer[] = [];
+    while (this.#stream.next()) {
+      const { type, start, end } = this.#stream;
+      out.push(...this.#message(type, this.#stream.bytes.subarray(start + 5, end)));
+    }
+    return Buffer.concat(out);
+  }
+
+  #message(type: number, body: Buffer): Buffer[] {
+    const strings = body.toString('latin1').split('\0');
+    if (this.#copying) {
+      if (type !== Frontend.copyDone) return [];
+      this.#copying = false;
+      return [commandComplete('COPY 1'), readyForQuery(this.status)];
+    }
+    if (type === Frontend.query)
+      return [...this.#query(strings[0]), ...(this.#copying ? [] : [readyForQuery(this.status)])];
+    if (type === Frontend.sync) {
+      this.#skipping = false;
+      return [readyForQuery(this.status)];
+    }
+    if (this.#skipping) return [];
+    switch (type) {
+      case Frontend.parse:
+        this.#statements.set(strings[0], strings[1]);
+        return [empty('1')];
+      case Frontend.bind:
+        this.#portals.set(strings[0], this.#statements.get(strings[1]) ?? 'fail');
+        return [empty('2')];
+      case Frontend.close:
+        return [empty('3')];
+      case Frontend.describe:
+        return [empty('n')];
+      case Frontend.execute: {
+        const answer = this.#run(this.#portals.get(strings[0]) ?? 'fail');
+        if (answer.at(-1)?.[0] === 0x45) this.#skipping = true;
+        return answer;
+      }
+      default:
+        return [];
+    }
+  }
+
+  #query(sql: string): Buffer[] {
+    const out: Buffer[] = [];
+    for (const statement of sql.split(';').map((part) => part.trim())) {
+      const answer = this.#run(statement);
+      out.push(...answer);
+      if (answer.at(-1)?.[0] === 0x45) break;
+    }
+    return out;
+  }
+
+  #fail(sqlstate: string, message: string): Buffer[] {
+    if (this.status === 'T') this.status = 'E';
+    return [errorResponse(new PgError(sqlstate, message))];
+  }
+
+  #end(tag: string): Buffer[] {
+    this.status = 'I';
+    this.#wrote = false;
+    this.#readOnly = true;
+    return [commandComplete(tag)];
+  }
+
+  #run(sql: string): Buffer[] {
+    this.executed.push(sql.replace(/'pgmm:gid', '[^']*'/, 'gid'));
+    const word = /^\w*/.exec(sql.toUpperCase())![0];
+    if (this.status === 'E' && word !== 'ROLLBACK' && word !== 'COMMIT') return this.#fail('25P02', 'aborted');
+    switch (word) {
+      case 'BEGIN':
+        this.status = 'T';
+        this.#readOnly = !sql.includes('READ WRITE');
+        return [commandComplete('BEGIN')];
+      case 'COMMIT':
+        return this.#end(this.status === 'E' ? 'ROLLBACK' : 'COMMIT');
+      case 'ROLLBACK':
+        return sql.includes('TO SAVEPOINT') ? this.#fail('3B001', 'no savepoint') : this.#end('ROLLBACK');
+      case 'PREPARE':
+        return this.#end('PREPARE TRANSACTION');
+      case 'INSERT':
+        if (this.#readOnly) return this.#fail('25006', 'read-only');
+        this.#wrote = true;
+        return [commandComplete('INSERT 0 1')];
+      case 'COPY':
+        this.#wrote = true;
+        this.#copying = true;
+        return [Buffer.concat([Buffer.from('G'), Buffer.from([0, 0, 0, 7, 0, 0, 0])])];
+      case 'SELECT':
+        return this.#select(sql);
+      case 'SET':
+        return [commandComplete('SET')];
+      default:
+        return this.#fail('42601', 'syntax error');
+    }
+  }
+
+  #select(sql: string): Buffer[] {
+    if (sql.includes('writes()')) {
+      if (this.#readOnly) return [textRow('c', '').description, ...this.#fail('25006', 'read-only')];
+      this.#wrote = true;
+    }
+    if (!sql.includes('if_assigned')) {
+      const { description, row } = textRow('c', 'value');
+      return [description, row, commandComplete('SELECT 1')];
+    }
+    const { row } = textRow('c', 'on');
+    // Two columns: the message's position or NULL, and synchronous_commit.
+    const first = this.#wrote ? Buffer.from([0, 0, 0, 1, 0x31]) : Buffer.from([0xff, 0xff, 0xff, 0xff]);
+    const body = Buffer.concat([Buffer.from([0, 2]), first, row.subarray(7)]);
+    const head = Buffer.from([0x44, 0, 0, 0, body.length + 4]);
+    return [Buffer.concat([head, body]), commandComplete('SELECT 1')];
+  }
+}
