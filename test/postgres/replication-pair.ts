@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { formatGid } from '../../src/commit/gid.ts';
 import { ApplySession } from '../../src/replication/apply/apply-session.ts';
 import type { ApplyResult, ApplySessionOptions, RecordSource } from '../../src/replication/apply/apply-session.ts';
+import { ControlClient } from '../../src/replication/control-client.ts';
 import { Decoder } from '../../src/replication/decoder.ts';
 import { holdOrigin } from '../../src/replication/origins.ts';
 import { TransactionSpool } from '../../src/replication/spool.ts';
@@ -36,7 +37,7 @@ export class ReplicationPair {
   a!: pg.Client;
   b!: pg.Client;
   /** Watches, and does what needs a second connection, on the target. */
-  control!: pg.Client;
+  control!: ControlClient;
   session!: ApplySession;
   decoder!: Decoder;
   spool!: TransactionSpool;
@@ -77,7 +78,9 @@ export class ReplicationPair {
     }
     this.a = await this.origin.connect({ database });
     this.b = await this.target.connect({ database });
-    this.control = await this.target.connect({ database });
+    this.control = new ControlClient(this.connection(this.target));
+    this.control.on('error', () => undefined);
+    await this.control.connect();
     await this.a.query('CREATE PUBLICATION pgmm FOR ALL TABLES');
     await this.a.query(`SELECT pg_create_logical_replication_slot('${SLOT}', 'pgoutput', false, true)`);
     this.spool = await TransactionSpool.open({
@@ -106,7 +109,7 @@ export class ReplicationPair {
       holdOrigin: (connection, name) => holdOrigin(connection, this.control, name),
       statementCache: 100,
       // The tests' schema changes are not signed: the message is the statement.
-      ddl: (_gid, content) => content.toString('utf8').split(';;'),
+      ddl: (_gid, content) => ['SET LOCAL search_path = public', ...content.toString('utf8').split(';;')],
       onDdl: () => undefined,
       onProgress: () => undefined,
       ...more,
@@ -201,6 +204,16 @@ export class ReplicationPair {
     this.finish(gid);
   }
 
+  /** What a failed test left must not stand in the way of the next. */
+  async clear(): Promise<void> {
+    for (const server of [this.origin, this.target]) {
+      const client = await server.connect({ database: this.#database });
+      const { rows } = await client.query<{ gid: string }>('SELECT gid FROM pg_prepared_xacts');
+      for (const { gid } of rows) await client.query(`ROLLBACK PREPARED '${gid}'`);
+      await client.end();
+    }
+  }
+
   finish(gid: Gid): void {
     this.spool.release(gid);
     this.decoder.finished(gid);
@@ -232,6 +245,7 @@ export class ReplicationPair {
   async stop(): Promise<void> {
     (this.decoder as Decoder | undefined)?.stop();
     (this.session as ApplySession | undefined)?.end();
+    await (this.control as ControlClient | undefined)?.end();
     await Promise.all([this.origin.stop(), this.target.stop()]);
     removeTempDir(this.#directory);
   }

@@ -15,9 +15,16 @@ export interface ApplyPoolOptions extends Omit<ApplySessionOptions, 'origin'> {
 interface Running {
   readonly gid: Gid;
   readonly since: number;
+  /** Resolves when the session is done with it. */
+  readonly finished: Promise<ApplyResult>;
+  done: boolean;
   /** Cancellations under way: the session must not get other work before they have landed. */
-  cancelling: Promise<void>;
+  cancelling: Promise<void> | undefined;
 }
+
+/** Milliseconds until a cancellation is sent again; doubled every time. */
+const FIRST_PAUSE = 5;
+const LAST_PAUSE = 1000;
 
 /** Replays transactions in parallel, in the order in which they became ready, on as many sessions as there are. */
 export class ApplyPool {
@@ -84,8 +91,18 @@ export class ApplyPool {
     for (const [session, running] of this.#running) {
       if (running.gid !== gid) continue;
       session.cancel();
-      const cancel = this.#options.cancelBackend(session.pid).catch(() => undefined);
-      running.cancelling = Promise.all([running.cancelling, cancel]).then(() => undefined);
+      running.cancelling ??= this.#cancelBackend(session.pid, running);
+    }
+  }
+
+  /** A backend that is between two statements, or has not begun, ignores a cancellation: it is sent until it took effect. */
+  async #cancelBackend(pid: number, running: Running): Promise<void> {
+    for (let pause = FIRST_PAUSE; !running.done; pause = Math.min(pause * 2, LAST_PAUSE)) {
+      await this.#options.cancelBackend(pid).catch(() => undefined);
+      let timer: NodeJS.Timeout | undefined;
+      const later = new Promise((resolve) => (timer = setTimeout(resolve, pause)));
+      await Promise.race([running.finished, later]);
+      clearTimeout(timer);
     }
   }
 
@@ -110,9 +127,11 @@ export class ApplyPool {
   }
 
   async #run(session: ApplySession, { gid, source }: { gid: Gid; source: RecordSource }): Promise<void> {
-    const running: Running = { gid, since: performance.now(), cancelling: Promise.resolve() };
+    const finished = session.apply(gid, source);
+    const running: Running = { gid, since: performance.now(), finished, done: false, cancelling: undefined };
     this.#running.set(session, running);
-    const result = await session.apply(gid, source);
+    const result = await finished;
+    running.done = true;
     await running.cancelling;
     this.#running.delete(session);
     this.#options.applied(gid, result);

@@ -158,6 +158,7 @@ export class ApplySession {
       replay.begin();
       await this.#feed(gid, replay, source);
       await replay.finish(gid);
+      if (this.#cancelled !== undefined) throw this.#cancelled;
       // A small transaction is one write and one answer; of others every result is looked at before PREPARE.
       if (careful || large) error = await this.#pipeline.settle();
       if (error === undefined && replay.doubt === undefined) {
