@@ -64,7 +64,7 @@ class Client {
   #run(statements: readonly Statement[], position: number): void {
     const { world, postgres, process } = this.#node;
     const backend = this.#backend!;
-    const statement = statements[position];
+    const statement = statements.at(position);
     if (statement === undefined) return this.#commit();
     const { key, change } = statement;
     const command = (reply: Reply<string>): void => {
@@ -236,7 +236,7 @@ export class Clients {
   /** For the end of a run: one transaction that has to succeed in the end. */
   probe(): void {
     const key = `k${this.#node.id}.0`;
-    this.#clients[0]!.begin([{ key, change: update(() => 'probe') }]);
+    this.#clients[0].begin([{ key, change: update(() => 'probe') }]);
   }
 
   /** A client's connection to the server breaks. */

@@ -31,6 +31,23 @@ function partition(world: World, chosen: (from: number, to: number) => boolean):
 
 const sides = (world: World): Set<number> => new Set(world.nodeIds.filter(() => world.rng.chance(0.5)));
 
+/** Only a node that the log has excluded may lose what it voted for: a while is waited for that. */
+function cloneWhenOut(world: World, node: SimNode, patience: number): void {
+  world.loop.after(world.rng.between(10, 60), () => {
+    if (node.process.alive || node.postgres.process.alive) return;
+    const donor = world.rng.pick(world.nodes);
+    const isOut = !world.oracle.members.has(node.id) && donor !== node;
+    if (!isOut && patience > 0) return cloneWhenOut(world, node, patience - 1);
+    if (isOut && donor.postgres.progress >= node.postgres.progress) {
+      world.count('clones');
+      world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress}`);
+      node.postgres.cloneFrom(donor.postgres);
+    }
+    node.postgres.start();
+    world.startProxy(node);
+  });
+}
+
 const FAULTS: Readonly<Record<string, Fault>> = {
   'proxy crash': (world, node) => {
     node.crash();
@@ -49,18 +66,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   'clone anew': (world, node) => {
     node.crash();
     world.crashPostgres(node);
-    world.loop.after(downtime(world.rng) + world.rng.pick([0, 400]), () => {
-      // Only a node that the log has excluded may lose what it voted for.
-      const donor = world.rng.pick(world.nodes);
-      const isOut = !world.oracle.members.has(node.id) && !node.process.alive && !node.postgres.process.alive;
-      if (isOut && donor.postgres.progress >= node.postgres.progress && donor !== node) {
-        world.count('clones');
-        world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress}`);
-        node.postgres.cloneFrom(donor.postgres);
-      }
-      node.postgres.start();
-      world.startProxy(node);
-    });
+    cloneWhenOut(world, node, 40);
   },
   'all nodes crash': (world) => {
     for (const node of world.nodes) {
@@ -163,7 +169,7 @@ export class Faults {
       const node = world.rng.pick(world.nodes);
       world.note('====', `${kind} (node ${node.id})`);
       world.count(`fault: ${kind}`);
-      FAULTS[kind]!(world, node);
+      FAULTS[kind](world, node);
       this.#next();
     });
   }

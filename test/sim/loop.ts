@@ -81,7 +81,7 @@ export class Loop {
     let i = heap.length - 1;
     while (i > 0) {
       const parent = (i - 1) >> 1;
-      if (!isBefore(item, heap[parent]!)) break;
+      if (!isBefore(item, heap[parent])) break;
       heap[i] = heap[parent]!;
       i = parent;
     }
@@ -90,15 +90,15 @@ export class Loop {
 
   #pop(): Scheduled | undefined {
     const heap = this.#heap;
-    const top = heap[0];
+    const top = heap.at(0);
     const last = heap.pop();
     if (top === undefined || last === undefined || heap.length === 0) return top;
     let i = 0;
     while (true) {
       let child = 2 * i + 1;
       if (child >= heap.length) break;
-      if (child + 1 < heap.length && isBefore(heap[child + 1]!, heap[child]!)) child++;
-      if (!isBefore(heap[child]!, last)) break;
+      if (child + 1 < heap.length && isBefore(heap[child + 1], heap[child])) child++;
+      if (!isBefore(heap[child], last)) break;
       heap[i] = heap[child]!;
       i = child;
     }

@@ -72,7 +72,7 @@ export class Oracle {
 
   /** An entry reached a node's state machine. */
   delivered(node: SimNode, index: number, payload: string, command: LogCommand | undefined): void {
-    const known = this.log[index - 1];
+    const known = index <= this.log.length ? this.log[index - 1] : undefined;
     if (known !== undefined) {
       if (known.payload !== payload)
         throw new Violation(
@@ -120,14 +120,14 @@ export class Oracle {
   /** I5: after EXCLUDE(n, e), or a new ADMIT(n), no COMMIT of (n, e) enters the log. */
   #noCommitAfterEpoch(index: number, gid: Gid, members: ReadonlyMap<number, number>): void {
     const [, , node, epoch] = gid.split(':');
-    if (members.get(Number(node)) !== parseInt(epoch!, 36))
+    if (members.get(Number(node)) !== parseInt(epoch, 36))
       throw new Violation('I5', `COMMIT(${gid}) at ${index} after the end of its epoch`);
   }
 
   /** I2: if the log has COMMIT(gid), every member at that index has it prepared. */
   #everyMemberPrepared(index: number, gid: Gid, members: ReadonlyMap<number, number>): void {
     for (const id of members.keys()) {
-      const node = this.#nodes()[id - 1]!;
+      const node = this.#nodes()[id - 1];
       if (!node.postgres.prepared.has(gid))
         throw new Violation('I2', `the log commits ${gid} at ${index}, and member ${id} has not prepared it`);
     }
@@ -196,7 +196,7 @@ export class Oracle {
    * announcement came late.)
    */
   rolledBack(node: number, gid: Gid): void {
-    const done = this.#nodes()[node - 1]!.postgres.history.some((entry) => entry.gid === gid);
+    const done = this.#nodes()[node - 1].postgres.history.some((entry) => entry.gid === gid);
     if (this.commits.has(gid) && !done)
       throw new Violation('I1', `node ${node} rolls back ${gid}, which the log commits at ${this.commits.get(gid)}`);
   }
@@ -224,7 +224,7 @@ export class Oracle {
     if (outcome.index !== index)
       throw new Violation('I6', `${gid} is committed at ${index}, the answer says ${outcome.index}`);
     for (const one of everywhere ? [...node.core.guard.members.keys()] : [node.id]) {
-      const { progress } = this.#nodes()[one - 1]!.postgres;
+      const { progress } = this.#nodes()[one - 1].postgres;
       if (progress < index)
         throw new Violation(
           'visibility',
@@ -239,11 +239,11 @@ export class Oracle {
     if (winner === undefined) return;
     const rank = (text: string): number[] => {
       const [, , node, epoch, sequence, clock] = text.split(':');
-      return [parseInt(clock!, 36), Number(node), parseInt(epoch!, 36), parseInt(sequence!, 36)];
+      return [parseInt(clock, 36), Number(node), parseInt(epoch, 36), parseInt(sequence, 36)];
     };
     const [winners, losers] = [rank(winner), rank(gid)];
     const first = winners.findIndex((value, i) => value !== losers[i]);
-    if (first === -1 || winners[first]! > losers[first]!) {
+    if (first === -1 || winners[first] > losers[first]) {
       throw new Violation('older wins', `${gid} gave way to ${winner}, which is the younger`);
     }
   }
@@ -267,7 +267,7 @@ export class Oracle {
   }
 
   installed(node: SimNode, snapshot: GuardSnapshot): void {
-    const logged = this.log[snapshot.index - 1];
+    const logged = this.log.at(snapshot.index - 1);
     const same =
       logged?.lastCommit === snapshot.lastCommit &&
       snapshot.members.every(([id, epoch]) => logged.members.get(id) === epoch);

@@ -179,7 +179,10 @@ export class PostgresModel {
       const row = this.rows.get(key);
       const value = own === undefined ? row?.value : own.op === 'delete' ? undefined : own.value;
       const change_ = change(value);
-      if (typeof change_ === 'string') return failed(change_);
+      if (typeof change_ === 'string') {
+        failed(change_);
+        return;
+      }
       const base = own === undefined ? (row?.writer ?? null) : own.base;
       const op =
         own === undefined ? change_.op : base === null ? 'insert' : change_.op === 'delete' ? 'delete' : 'update';
@@ -213,7 +216,7 @@ export class PostgresModel {
   replay(backend: Backend, gid: Gid, writes: readonly Write[], reply: Reply<Tx>): void {
     this.begin(backend, 'replay', gid);
     const next = (position: number): void => {
-      const write = writes[position];
+      const write = writes.at(position);
       if (write === undefined) return this.prepare(backend, gid, reply);
       const change = (value: string | undefined) => {
         if ((value === undefined) === (write.op === 'insert')) return { op: write.op, value: write.value };

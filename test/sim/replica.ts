@@ -204,7 +204,7 @@ export class Replica {
     const backend = this.#connect();
     const command = (reply: Reply<null>): void => {
       const next = (position: number): void => {
-        const entry = batch[position];
+        const entry = batch.at(position);
         if (entry === undefined) return reply({ ok: true, value: null });
         postgres.commitPrepared(entry.gid, entry.index, (result) => {
           if (!result.ok)

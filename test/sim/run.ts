@@ -26,7 +26,7 @@ export function runSeed(seed: number, steps: number, verbose = false): RunResult
   } catch (error) {
     const { message, stack = '' } = error as Error;
     // The cores' own assertions name the rule first, too.
-    const rule = error instanceof Violation ? error.rule : `assertion: ${message.split(/[:0-9]/)[0]!.trim()}`;
+    const rule = error instanceof Violation ? error.rule : `assertion: ${message.split(/[:0-9]/)[0].trim()}`;
     failure = { rule, message, stack, lines: world.trace.last() };
   }
   for (const node of world.nodes)

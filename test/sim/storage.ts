@@ -37,7 +37,7 @@ export class RaftStorage {
   crash(): void {
     for (let keep = this.#rng.below(this.#waiting.length + 1); keep > 0; keep--)
       this.#apply(this.#waiting.shift()!, Infinity);
-    const torn = this.#waiting[0];
+    const torn = this.#waiting.at(0);
     if (torn !== undefined) this.#apply(torn, this.#rng.below(6));
     this.#waiting = [];
     this.#busy = false;

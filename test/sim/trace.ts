@@ -29,7 +29,7 @@ export class Trace {
   /** The newest lines, oldest first. */
   last(count = 100): string[] {
     const from = Math.max(0, this.#next - Math.min(count, KEEP));
-    return Array.from({ length: this.#next - from }, (_, i) => this.#lines[(from + i) % KEEP]!);
+    return Array.from({ length: this.#next - from }, (_, i) => this.#lines[(from + i) % KEEP]);
   }
 }
 

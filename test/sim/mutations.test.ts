@@ -1,0 +1,17 @@
+/** Some of the deliberate faults; `npx tsx test/sim/mutations-main.ts` tries all of them. */
+import { expect, test } from 'vitest';
+import { judge } from './mutate.ts';
+import { MUTATIONS } from './mutations.ts';
+
+const SAMPLE: readonly (readonly [name: string, rule: string])[] = [
+  ['votes before PREPARE is durable', 'I4'],
+  ['commits what is prepared, in any order', 'I3'],
+  ['claims what a snapshot hides', 'I7'],
+  ['writes before it has what precedes its admission', 'lost update'],
+];
+
+test.each(SAMPLE)('%s: noticed as %s', { timeout: 120_000 }, async (name, rule) => {
+  const mutation = MUTATIONS.find((one) => one.name === name);
+  if (mutation === undefined) throw new Error(`no mutation is named "${name}"`);
+  expect(await judge(mutation, 300, 3000)).toMatchObject({ rule });
+});

@@ -1,0 +1,168 @@
+/** What the simulator found, each as a short story. */
+import { expect, test } from 'vitest';
+import { NodeCore } from '../../../src/cluster/core/node-core.ts';
+import type { NodeEffect, NodeEvent } from '../../../src/cluster/core/types.ts';
+import type { LogCommand } from '../../../src/commit/core/types.ts';
+import { formatGid } from '../../../src/commit/gid.ts';
+import { epoch, logIndex, nodeId, type Gid } from '../../../src/runtime/ids.ts';
+
+const [one, two, three] = [1, 2, 3].map(nodeId);
+
+function settings(self: number) {
+  return {
+    self: nodeId(self),
+    nodes: [one, two, three],
+    resendAfter: 100,
+    voteTimeout: 1000,
+    decisionTimeout: 2000,
+    heartbeatTimeout: 1000,
+    minimumMembers: 1,
+  };
+}
+
+class Story {
+  readonly core: NodeCore;
+  #index = 0;
+  #now = 0;
+
+  constructor(lastIndex = 0, self = 1) {
+    this.core = new NodeCore(settings(self), undefined, logIndex(lastIndex));
+  }
+
+  step(event: NodeEvent): readonly NodeEffect[] {
+    return this.core.step(event);
+  }
+
+  read(command: LogCommand | undefined): readonly NodeEffect[] {
+    return this.step({ type: 'entry', entry: { index: logIndex(++this.#index), command } });
+  }
+
+  admit(node: number): readonly NodeEffect[] {
+    return this.read({ type: 'admit', node: nodeId(node), previous: epoch(0), time: 0 });
+  }
+
+  commit(gid: Gid): readonly NodeEffect[] {
+    return this.read({ type: 'commit', gid, database: 'app', time: 0, dependsOn: logIndex(0), notify: false });
+  }
+
+  tick(milliseconds = 100): readonly NodeEffect[] {
+    this.#now += milliseconds;
+    return this.step({ type: 'tick', now: this.#now, wall: 0 });
+  }
+
+  postgresUp(committed = 0, prepared: readonly Gid[] = []): readonly NodeEffect[] {
+    return this.step({
+      type: 'postgres-up',
+      committed: logIndex(committed),
+      prepared: new Map(prepared.map((gid) => [gid, 'app'])),
+    });
+  }
+
+  /** Up to membership: node 2 leads, and the log says ADMIT(1). */
+  join(): this {
+    this.postgresUp();
+    this.step({ type: 'leadership', leader: two, term: 1, ready: false });
+    this.tick();
+    this.admit(1);
+    return this;
+  }
+}
+
+const gid = (node: number, at: number): Gid =>
+  formatGid({ cluster: 'test', node: nodeId(node), epoch: epoch(at), sequence: 1, clock: 1 });
+const types = (effects: readonly NodeEffect[]) => effects.map(({ type }) => type);
+
+test('an admission that was in the log before the run began is not taken for its own', () => {
+  expect(new Story().join().core.state).toBe('member');
+  const restarted = new Story(1).join();
+  expect(restarted.core.state).toBe('joining');
+  expect(restarted.core.epoch).toBe(0);
+});
+
+test('a decision that comes while PostgreSQL is down outlives the end of the epoch', () => {
+  const story = new Story().join();
+  const own = gid(1, 1);
+  story.step({ type: 'begin', gid: own, database: 'app', everywhere: false });
+  story.step({ type: 'prepared', gid: own });
+  story.step({ type: 'postgres-down' });
+  story.commit(own);
+  story.read({ type: 'exclude', node: one, epoch: epoch(1), reason: '', time: 0 });
+  const effects = story.postgresUp(0, [own]);
+  expect(types(effects)).toContain('commit');
+  expect(types(effects)).not.toContain('rollback-prepared');
+  expect(story.step({ type: 'committed', index: logIndex(2) })).toContainEqual({
+    type: 'answer',
+    gid: own,
+    outcome: { type: 'committed', index: 2 },
+  });
+});
+
+test('what the log has committed is not dropped because its origin has finished with it', () => {
+  const story = new Story().join();
+  story.admit(2);
+  const theirs = gid(2, 2);
+  story.step({
+    type: 'message',
+    from: two,
+    message: { t: 'announce', gid: theirs, database: 'app', dependsOn: logIndex(0) },
+  });
+  story.step({ type: 'applied', gid: theirs });
+  story.step({ type: 'postgres-down' });
+  story.commit(theirs);
+  story.step({ type: 'message', from: two, message: { t: 'not-active', gid: theirs, asOf: logIndex(3) } });
+  expect(types(story.postgresUp(0, [theirs]))).toContain('commit');
+});
+
+test('what other nodes committed before an admission is caught up first, and only then are writes taken', () => {
+  const story = new Story();
+  story.postgresUp();
+  story.admit(2);
+  const missing = { type: 'missing', gid: gid(2, 1), index: 2, database: 'app', member: false };
+  expect(story.commit(gid(2, 1))).toContainEqual(missing);
+  story.step({ type: 'leadership', leader: two, term: 1, ready: false });
+  story.tick();
+  story.admit(1);
+  expect(story.core.state).toBe('member');
+  expect(story.core.refusal).toMatch('catching up');
+  const effects = story.step({ type: 'caught-up', gid: gid(2, 1), index: logIndex(2), database: 'app' });
+  expect(types(effects)).toContain('commit');
+  story.step({ type: 'committed', index: logIndex(2) });
+  expect(story.core.refusal).toBeUndefined();
+});
+
+test('a snapshot that hides commits keeps the node out until a donor has told of them', () => {
+  const story = new Story().join();
+  const snapshot = { index: logIndex(9), members: [], lastEpochs: [], lastCommit: logIndex(8) };
+  expect(types(story.step({ type: 'install', snapshot }))).toContain('recover');
+  expect(story.postgresUp(0)).toContainEqual({ type: 'gap', from: 0, to: 8 });
+  expect(story.core.state).toBe('recovering');
+  expect(story.core.committed).toBe(0);
+  const entries = [5, 8].map((index) => ({
+    index: logIndex(index),
+    gid: gid(2, index),
+    database: 'app',
+    time: 0,
+    dependsOn: logIndex(0),
+    notify: false,
+  }));
+  const effects = story.step({ type: 'gap-filled', from: logIndex(0), to: logIndex(8), entries });
+  expect(types(effects).filter((type) => type === 'missing')).toHaveLength(2);
+  expect(story.core.state).toBe('catching-up');
+  expect(story.core.committed).toBe(4);
+});
+
+test('a leader whose entry Raft refused takes proposals again', () => {
+  const story = new Story().join();
+  story.step({ type: 'leadership', leader: one, term: 2, ready: true });
+  const propose = (): readonly NodeEffect[] => {
+    const command: LogCommand = { type: 'admit', node: three, previous: epoch(0), time: 0 };
+    return story.step({
+      type: 'message',
+      from: three,
+      message: { t: 'propose', term: 2, command, votes: [], asOf: logIndex(1) },
+    });
+  };
+  expect(propose()).toMatchObject([{ type: 'append', index: 2 }]);
+  story.step({ type: 'append-refused', index: logIndex(2) });
+  expect(propose()).toMatchObject([{ type: 'append', index: 2 }]);
+});
