@@ -35,8 +35,8 @@ export class LeaderDuties {
     this.term = term;
     this.#overlay = applied.clone();
     this.#born = former === undefined ? now : former.#born;
-    this.#proposed = former === undefined ? new Map() : former.#proposed;
-    this.#lastGood = former === undefined ? new Map() : former.#lastGood;
+    this.#proposed = former === undefined ? new Map<NodeId, never>() : former.#proposed;
+    this.#lastGood = former === undefined ? new Map<NodeId, number>() : former.#lastGood;
   }
 
   /** Why this command must not be appended now; undefined if it may. */
