@@ -7,10 +7,10 @@ import type { Pgbench, PgbenchRun } from './pgbench.ts';
 import type { Target } from './targets.ts';
 
 /** Which nodes the clients connect to. */
-export type Placement = 'one' | 'spread';
+type Placement = 'one' | 'spread';
 
 /** Processor time per committed transaction in microseconds, all nodes together. */
-export interface CpuPerTransaction {
+interface CpuPerTransaction {
   readonly postgres: number;
   readonly proxies: number;
   readonly pgbench: number;

@@ -36,7 +36,7 @@ UPDATE pgbench_accounts SET abalance = abalance + :delta WHERE aid = :aid;
 const INSERT_ROW = `INSERT INTO bench_rows (client, payload) VALUES (:client_id, 'a row of about a hundred bytes, as an application may write them to its log or its queue');
 `;
 
-export const WORKLOADS: readonly Workload[] = [
+const WORKLOADS: readonly Workload[] = [
   { name: 'select', what: 'one row by key, simple protocol (pgbench -S)', writes: false, args: ['-b', 'select-only'] },
   {
     name: 'select-prepared',
