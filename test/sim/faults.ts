@@ -31,14 +31,17 @@ function partition(world: World, chosen: (from: number, to: number) => boolean):
 
 const sides = (world: World): Set<number> => new Set(world.nodeIds.filter(() => world.rng.chance(0.5)));
 
-/** Only a node that the log has excluded may lose what it voted for: a while is waited for that. */
+/**
+ * Only a node that the log has excluded may lose what it voted for: a while is waited for that. And the donor must have
+ * all that the log commits, or the only copy of a commit could be thrown away.
+ */
 function cloneWhenOut(world: World, node: SimNode, patience: number): void {
   world.loop.after(world.rng.between(10, 60), () => {
     if (node.process.alive || node.postgres.process.alive) return;
     const donor = world.rng.pick(world.nodes);
     const isOut = !world.oracle.members.has(node.id) && donor !== node;
     if (!isOut && patience > 0) return cloneWhenOut(world, node, patience - 1);
-    if (isOut && donor.postgres.progress >= node.postgres.progress) {
+    if (isOut && donor.postgres.progress >= world.oracle.lastCommitUpTo(Infinity)) {
       world.count('clones');
       world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress}`);
       node.postgres.cloneFrom(donor.postgres);
