@@ -12,7 +12,7 @@ import { errorResponse } from '../wire/backend-messages.ts';
 import { startupMessage } from '../wire/startup-packet.ts';
 import { cancelOnServer } from './cancel.ts';
 import type { SessionEvent } from './context.ts';
-import { connectToServer } from './connect.ts';
+import { ServerConnection, connectToServer } from './connect.ts';
 import type { ServerAddress } from './connect.ts';
 import { receiveStartup } from './negotiation.ts';
 import type { Startup } from './negotiation.ts';
@@ -143,24 +143,31 @@ class ClientListener implements Listener {
       socket.end(errorResponse(fatal('53300', 'sorry, too many clients already')));
       return;
     }
-    const server = await this.#connect(socket);
-    if (server === undefined) return;
-    settle();
     if (plan.type === 'replication') {
+      const server = await this.#connect(socket, () => connectToServer(this.#options.server));
+      if (server === undefined) return;
+      settle();
       server.write(startupMessage(packet.version, packet.parameters));
       if (rest.length > 0) server.write(rest);
       relay(socket, server);
       return;
     }
+    const server = await this.#connect(socket, () => ServerConnection.open(this.#options.server));
+    if (server === undefined) return;
+    settle();
     const session = this.#createSession(socket, server, plan.database, plan.readOnly);
     session.start(startupMessage(packet.version, plan.parameters), rest);
   }
 
-  async #connect(socket: Socket): Promise<Socket | undefined> {
+  /** Undefined when the server can't be reached, which the client is told, or the client has gone away meanwhile. */
+  async #connect<Connection extends { destroy(): void }>(
+    socket: Socket,
+    open: () => Promise<Connection>,
+  ): Promise<Connection | undefined> {
     try {
-      const server = await connectToServer(this.#options.server);
-      if (!socket.destroyed) return server;
-      server.destroy();
+      const connection = await open();
+      if (!socket.destroyed) return connection;
+      connection.destroy();
     } catch (error) {
       this.#options.log.warn({ err: error }, 'the local PostgreSQL server cannot be reached');
       socket.end(errorResponse(fatal('57P03', 'the local PostgreSQL server cannot be reached')));
@@ -168,7 +175,7 @@ class ClientListener implements Listener {
     return undefined;
   }
 
-  #createSession(socket: Socket, server: Socket, database: string, readOnly: boolean): Session {
+  #createSession(socket: Socket, server: ServerConnection, database: string, readOnly: boolean): Session {
     const { commits, ddl, registry, log, metrics } = this.#options;
     let backend: { pid: number; key: Buffer } | undefined;
     const session: Session = new Session(socket, server, {

@@ -3,6 +3,7 @@ import type { PgError } from '../runtime/errors.ts';
 import { errorResponse } from '../wire/backend-messages.ts';
 import { Engine, SERVER_GONE } from './engine.ts';
 import type { EngineOptions } from './engine.ts';
+import type { ServerConnection } from './connect.ts';
 import type { Outbox } from './outbox.ts';
 
 /** Parts of one output below this are joined: one small copy is cheaper than a vector of writes. */
@@ -17,6 +18,7 @@ export class Session {
   readonly engine: Engine;
   readonly #client: Socket;
   readonly #server: Socket;
+  readonly #connection: ServerConnection;
   readonly #options: SessionOptions;
   #clientGone = false;
   #serverGone = false;
@@ -27,9 +29,10 @@ export class Session {
   #draining: PgError | undefined;
 
   /** Both sockets are connected. */
-  constructor(client: Socket, server: Socket, options: SessionOptions) {
+  constructor(client: Socket, server: ServerConnection, options: SessionOptions) {
     this.#client = client;
-    this.#server = server;
+    this.#server = server.socket;
+    this.#connection = server;
     this.#options = options;
     this.engine = new Engine({ ...options, onOutput: () => this.#afterInput() });
   }
@@ -68,7 +71,9 @@ export class Session {
     client.on('error', () => undefined);
     client.on('end', () => this.#onClientGone());
     client.on('close', () => this.#onClientGone());
-    server.on('data', (chunk: Buffer) => this.#fromServer(chunk));
+    this.#connection.onData = (chunk) => this.#fromServer(chunk);
+    // What the client's socket did not take at once stays in the buffer that was read into.
+    this.#connection.inUse = () => client.writableLength > 0;
     server.on('drain', () => {
       this.#serverFull = false;
       this.#regulateClient();

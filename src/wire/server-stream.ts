@@ -33,6 +33,7 @@ export class ServerStream {
     this.#sink = sink;
   }
 
+  /** The chunk may be reused as soon as what was forwarded of it is written. */
   push(chunk: Buffer): void {
     let at = 0;
     if (this.#rest > 0) at = this.#passRest(chunk, 0);
@@ -61,9 +62,10 @@ export class ServerStream {
     return end;
   }
 
+  /** A copy: the chunk's memory is read into again. */
   #keep(bytes: Buffer): void {
     if (bytes.length === 0) return;
-    this.#partial.push(bytes);
+    this.#partial.push(Buffer.from(bytes));
     this.#partialLength += bytes.length;
   }
 

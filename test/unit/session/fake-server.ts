@@ -51,8 +51,7 @@ export class FakeServer {
       this.#copying = false;
       return [commandComplete('COPY 1'), readyForQuery(this.status)];
     }
-    if (type === Frontend.query)
-      return [...this.#query(strings[0]), ...(this.#copying ? [] : [readyForQuery(this.status)])];
+    if (type === Frontend.query) return this.#query(strings[0]);
     if (type === Frontend.sync) {
       this.#skipping = false;
       return [readyForQuery(this.status)];
@@ -86,6 +85,7 @@ export class FakeServer {
       out.push(...answer);
       if (answer.at(-1)?.[0] === 0x45) break;
     }
+    if (!this.#copying) out.push(readyForQuery(this.status));
     return out;
   }
 

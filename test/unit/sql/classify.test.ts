@@ -8,7 +8,7 @@ import { loadParser, parse } from '../../../src/sql/parser.ts';
 beforeAll(loadParser);
 
 function kindOf(sql: string): StatementKind {
-  const [statement] = classify(sql) ?? [];
+  const statement = classify(sql)?.at(0);
   if (statement === undefined) throw new Error(`not parsed: ${sql}`);
   return statement.kind;
 }
