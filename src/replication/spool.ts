@@ -11,7 +11,8 @@ export interface Piece {
 
 /** A transaction's changes; in memory until they pass the limit, then in a file. */
 interface Spooled {
-  readonly path: string;
+  /** Of the file, once there is one. */
+  path: string;
   parts: Buffer[];
   length: number;
   /** Bytes that can be read from the file. */
@@ -68,8 +69,7 @@ export class TransactionSpool {
   begin(gid: Gid): void {
     this.release(gid);
     this.#transactions.set(gid, {
-      // One that is begun anew may still be being written under its old name.
-      path: join(this.#options.directory, `${gid.replaceAll(':', '-')}.${++this.#count}`),
+      path: '',
       parts: [],
       length: 0,
       written: 0,
@@ -90,7 +90,7 @@ export class TransactionSpool {
     this.#inMemory += bytes.length;
     const held = t.length - t.written;
     if (t.length <= this.#options.inline && this.#inMemory <= this.#options.memory) return true;
-    if (held >= WRITE_SIZE) this.#write(t);
+    if (held >= WRITE_SIZE) this.#write(gid, t);
     return held < 8 * WRITE_SIZE;
   }
 
@@ -109,7 +109,7 @@ export class TransactionSpool {
       t.parts = [all];
       return all;
     }
-    this.#write(t);
+    this.#write(gid, t);
     return undefined;
   }
 
@@ -156,7 +156,7 @@ export class TransactionSpool {
     await rm(t.path, { force: true });
   }
 
-  #write(t: Spooled): void {
+  #write(gid: Gid, t: Spooled): void {
     const bytes = Buffer.concat(t.parts);
     t.parts = [];
     this.#inMemory -= bytes.length;
@@ -164,6 +164,8 @@ export class TransactionSpool {
       .then(async () => {
         if (t.failure !== undefined) return;
         if (t.file === undefined) {
+          // One that is begun anew may still be being written under its old name.
+          t.path = join(this.#options.directory, `${gid.replaceAll(':', '-')}.${++this.#count}`);
           t.file = await open(t.path, 'wx+', 0o600);
         }
         let done = 0;

@@ -17,9 +17,12 @@ const LETTER: Readonly<Record<number, number>> = {
   [BACKSLASH]: BACKSLASH,
 };
 
+const FIRST_SIZE = 64 * 1024;
+
 /** Gathers rows in COPY's text format. */
 export class CopyText {
-  #buffer = Buffer.allocUnsafe(64 * 1024);
+  /** Empty until there is something: most transactions have no use for it. */
+  #buffer = Buffer.alloc(0);
   #length = 0;
 
   get length(): number {
@@ -67,7 +70,7 @@ export class CopyText {
 
   #room(bytes: number): void {
     if (this.#length + bytes <= this.#buffer.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#length + bytes));
+    const larger = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#length + bytes, FIRST_SIZE));
     this.#buffer.copy(larger, 0, 0, this.#length);
     this.#buffer = larger;
   }
