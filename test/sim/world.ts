@@ -86,6 +86,7 @@ export class World {
     this.#calm();
     this.acceptsWork = false;
     this.#until('all clients are answered', () => this.nodes.every((node) => !node.clients.busy));
+    if (this.nodes.length > 2) this.#loseOne();
     for (const node of this.nodes) this.#probe(node);
     this.#until('all is settled', () => this.nodes.every((node) => this.#isSettled(node)));
     this.oracle.checkEnd();
@@ -108,6 +109,21 @@ export class World {
       seen.push(before);
     }
     throw new Violation('calm', `exclusions, refusals, unknown outcomes without faults: ${seen.join(', ')}`);
+  }
+
+  /** A majority goes on: with one node dead and nobody's transactions under way, the others exclude it and commit. */
+  #loseOne(): void {
+    const lost = this.rng.pick(this.nodes);
+    const others = this.nodes.filter((node) => node !== lost);
+    this.note('====', `node ${lost.id} is lost`);
+    lost.crash();
+    this.crashPostgres(lost);
+    this.#until('the lost node is excluded', () => !this.oracle.members.has(lost.id));
+    this.#until('the other nodes take writes', () => others.every((node) => node.core.refusal === undefined));
+    for (const node of others) this.#probe(node);
+    lost.postgres.start();
+    this.startProxy(lost);
+    this.#until('all nodes are members', () => this.nodes.every((node) => node.core.state === 'member'));
   }
 
   #isSettled(node: SimNode): boolean {
