@@ -18,6 +18,8 @@ import { Statements } from './statements.ts';
 
 /** Bytes that may wait while the session is busy, before the client's socket is paused. */
 const HIGH_WATER = 64 * 1024;
+/** What stands in for the rest of a CopyData message. */
+const PADDING = Buffer.alloc(64 * 1024);
 
 export interface EngineOptions {
   readonly database: string;
@@ -31,8 +33,8 @@ export interface EngineOptions {
   readonly cancel: (needed: () => boolean) => { readonly done: boolean };
   /** The server's process id and cancel key, during startup. */
   readonly onKey: (pid: number, key: Buffer) => void;
-  /** Something is to be sent that no socket event caused. */
-  readonly onOutput: () => void;
+  /** Takes a step that no socket event caused, and then sends what there is to send. */
+  readonly run: (step: () => void) => void;
   readonly retryBytes: number;
 }
 
@@ -50,6 +52,8 @@ export class Engine implements ConflictVictim {
   #procedure: Procedure | undefined;
   #retry: PassSegment | undefined;
   #pumping = false;
+  /** The server got something else for the rest of a CopyData message. */
+  #restIsDropped = false;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -138,12 +142,15 @@ export class Engine implements ConflictVictim {
     const [segment] = this.#link.queue;
     this.#link.copying = false;
     if (segment instanceof ClientSegment) segment.copying = false;
+    // The client may take its time with a message that it has begun: it is ended without it.
+    for (let rest = this.#stream.rest; rest > 0; rest -= PADDING.length)
+      this.#link.toServer.push(PADDING.subarray(0, Math.min(rest, PADDING.length)));
+    this.#restIsDropped = this.#stream.rest > 0;
     this.#link.toServer.push(COPY_FAIL);
   }
 
   #wake(): void {
-    this.#pump();
-    this.#options.onOutput();
+    this.#options.run(() => this.#pump());
   }
 
   #pump(): void {
@@ -158,6 +165,11 @@ export class Engine implements ConflictVictim {
 
   /** One step forward; false when there is nothing to do before something happens. */
   #step(): boolean {
+    if (this.#stream.rest > 0) {
+      if (this.#restOfCopyData()) return true;
+      // In the middle of a message the server can't be told anything else.
+      if (!this.#restIsDropped) return false;
+    }
     if (this.#procedure !== undefined) {
       if (this.#procedure.next().done !== true) return false;
       this.#procedure = undefined;
@@ -169,6 +181,14 @@ export class Engine implements ConflictVictim {
     const next = this.#dispatcher.next();
     if (typeof next === 'object') this.#procedure = next;
     return next !== 'wait';
+  }
+
+  /** What comes of a CopyData message that was passed on in part, whatever has happened meanwhile. */
+  #restOfCopyData(): boolean {
+    if (!this.#stream.next()) return false;
+    if (!this.#restIsDropped) this.toServer.range(this.#stream.bytes, this.#stream.start, this.#stream.end);
+    if (this.#stream.rest === 0) this.#restIsDropped = false;
+    return true;
   }
 
   /** What comes before the client's next message. */
@@ -216,6 +236,7 @@ export class Engine implements ConflictVictim {
     }
     if (sqlstate === '25006' && segment instanceof PassSegment && segment.implicit)
       return this.#wroteAfterAll(segment, message);
+    if (sqlstate === '2D000') return editError(message, () => undefined, { H: COMMIT_INSIDE_HINT });
     if (segment instanceof ClientSegment && segment.offset > 0) return shiftPosition(message, segment.offset);
     return undefined;
   }
@@ -236,6 +257,9 @@ export class Engine implements ConflictVictim {
     });
   }
 }
+
+const COMMIT_INSIDE_HINT =
+  'A statement runs in a transaction that is committed on every node: procedures and DO blocks cannot end it themselves.';
 
 /** The server counted from the beginning of the part it was given. */
 function shiftPosition(message: Buffer, characters: number): Buffer {

@@ -30,6 +30,11 @@ export class ClientStream {
     return this.bytes.length - this.#position + this.#tailLength;
   }
 
+  /** Bytes that are still to come of the CopyData message that was exposed last. */
+  get rest(): number {
+    return this.#rest;
+  }
+
   /** The chunk must not be changed afterwards. */
   push(chunk: Buffer): void {
     if (this.#position === this.bytes.length && this.#tailLength === 0) {
