@@ -5,6 +5,7 @@ const report = process.env['PGMM_TEST_REPORT'];
 
 export default defineConfig({
   test: {
+    teardownTimeout: 60_000,
     reporters: report === undefined ? ['default'] : ['default', ['json', { outputFile: report }]],
     projects: [
       {
@@ -22,7 +23,6 @@ export default defineConfig({
           include: ['test/{postgres,faults,consistency}/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,
-          teardownTimeout: 60_000,
           // Every file runs real servers, and timing is part of what they test: one file at a time.
           fileParallelism: false,
           sequence: { groupOrder: 1 },

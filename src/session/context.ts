@@ -41,6 +41,18 @@ export interface ContextParts {
   readonly wake: () => void;
 }
 
+/** A transaction that lost a conflict, and has been rolled back without its client's doing. */
+export interface Doomed {
+  readonly error: PgError;
+  /** The client has been given the error. */
+  told: boolean;
+  /**
+   * The block that stands in its place has failed, too. Not before the client runs something: preparing a statement does not
+   * lose conflicts on one server, and some clients take its failure for final.
+   */
+  failed: boolean;
+}
+
 /** What a session's procedures share. */
 export class Context implements ContextParts {
   readonly link: ServerLink;
@@ -54,8 +66,8 @@ export class Context implements ContextParts {
   readonly wake: () => void;
   /** The transaction in progress has lost a conflict and has not been rolled back yet; `told`: the client knows. */
   aborted: { readonly error: PgError; told: boolean } | undefined;
-  /** It has been rolled back, and the server stands in a failed block in its place. */
-  doomed: { readonly error: PgError; told: boolean } | undefined;
+  /** It has been rolled back, and the server stands in another block in its place. */
+  doomed: Doomed | undefined;
   /** A cancel request of the session's own that may still hit what runs. */
   cancel: { readonly done: boolean } | undefined;
   /** PREPARE TRANSACTION has been sent and the outcome is not known: nothing may stop the session now. */

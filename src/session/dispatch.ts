@@ -9,7 +9,7 @@ import type { Judgement } from './judge.ts';
 import { announceParse } from './parse-message.ts';
 import { Batch } from './procedures/batch.ts';
 import { commitQuery } from './procedures/explicit.ts';
-import { refuseQuery } from './procedures/fail.ts';
+import { failDoomed, refuseQuery } from './procedures/fail.ts';
 import { Script } from './procedures/script.ts';
 import { checkOnly, wrapped } from './procedures/wrapped.ts';
 import { PassSegment } from './segments.ts';
@@ -36,6 +36,7 @@ export class Dispatcher {
     if (link.controlInFlight > 0) return 'wait';
     const type = stream.peek();
     if (type === undefined) return 'wait';
+    if (this.#context.doomed?.failed === false && this.#runsSomething(type)) return failDoomed(this.#context);
     if (link.status === 'I' && link.open === undefined && isExtended(type)) return this.#implicitBatch();
     if (!stream.next()) return 'wait';
     // Out of turn, before the Sync of a batch that was passed on so far.
@@ -62,6 +63,17 @@ export class Dispatcher {
       default:
         return this.#pass();
     }
+  }
+
+  /** Whether the next message, or the batch that it begins, does more than prepare and describe statements. */
+  #runsSomething(next: number): boolean {
+    if (!isExtended(next)) return next !== Frontend.terminate && next !== Frontend.sync;
+    let prepares = false;
+    this.#context.stream.lookAhead((type) => {
+      prepares = type === Frontend.sync;
+      return type !== Frontend.parse && type !== Frontend.describe && type !== Frontend.close;
+    });
+    return !prepares;
   }
 
   /** A read that turned out to write: once more, in a transaction. */
@@ -183,8 +195,13 @@ export class Dispatcher {
   #blockQuery(judgement: Judgement): Dispatched {
     const context = this.#context;
     switch (judgement.type) {
+      case 'plain': {
+        const refusal = judgement.certain && context.link.status === 'T' ? context.commits.refusal() : undefined;
+        if (refusal !== undefined) return refuseQuery(context, refusal);
+        this.#passQuery({});
+        return 'passed';
+      }
       case 'read':
-      case 'plain':
         this.#passQuery({});
         return 'passed';
       case 'local':
@@ -277,7 +294,7 @@ export class Dispatcher {
       }
       case Frontend.execute: {
         const prepared = statements.portal(readExecute(bytes, start, end));
-        if (needsAttention(prepared)) return new Batch(context, context.link.open).run(true);
+        if (needsAttention(context, prepared)) return new Batch(context, context.link.open).run(true);
         if (prepared.kind.type === 'local') this.#openSegment().forgets.push(prepared.kind.forgets);
         break;
       }
@@ -317,7 +334,7 @@ function isExtended(type: number): boolean {
 }
 
 /** Inside a block. */
-function needsAttention({ kind }: Prepared): boolean {
+function needsAttention(context: Context, { kind }: Prepared): boolean {
   switch (kind.type) {
     case 'read':
     case 'savepoint':
@@ -325,7 +342,7 @@ function needsAttention({ kind }: Prepared): boolean {
     case 'show-read-only':
       return false;
     case 'write':
-      return kind.copyIn;
+      return kind.copyIn || (kind.certain && context.commits.refusal() !== undefined);
     default:
       return true;
   }

@@ -24,22 +24,35 @@ export function* failTransaction(context: Context, style: Style): Procedure {
  * and the client finds the block it believes to be in.
  */
 export function* poison(context: Context): Procedure {
+  yield* replaceBlock(context);
+  yield* failDoomed(context);
+}
+
+/** Lets the block fail that stands in the place of a transaction that lost a conflict. */
+export function* failDoomed(context: Context): Procedure {
+  const { doomed } = context;
+  if (doomed === undefined || doomed.failed) return;
+  doomed.failed = true;
+  yield* answered(context.injectFixed('extended', FAIL));
+}
+
+function* replaceBlock(context: Context): Procedure {
   yield* uncancelled(context);
   yield* settled(context);
   const { aborted } = context;
   context.aborted = undefined;
   if (context.link.status === 'I' || aborted === undefined) return;
   context.hooks.count('victim');
-  const steps = ['ROLLBACK', 'BEGIN', FAIL].map((sql) => context.injectFixed('extended', sql));
+  const steps = ['ROLLBACK', 'BEGIN'].map((sql) => context.injectFixed('extended', sql));
   yield* answered(...steps);
   context.forgetTransaction();
-  context.doomed = aborted;
+  context.doomed = { ...aborted, failed: false };
 }
 
 /** A client's own transaction that lost a conflict while no procedure was at work. */
 export function* loseConflict(context: Context): Procedure {
   yield* settled(context);
-  yield* poison(context);
+  yield* replaceBlock(context);
 }
 
 /** Switches default_transaction_read_only on again after the client's side switched it off. */
