@@ -54,6 +54,8 @@ export class Engine implements ConflictVictim {
   #pumping = false;
   /** The server got something else for the rest of a CopyData message. */
   #restIsDropped = false;
+  /** Got it: whatever the server finds wrong with that, the client must not hear of it. */
+  #padded: Segment | undefined;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -146,6 +148,7 @@ export class Engine implements ConflictVictim {
     for (let rest = this.#stream.rest; rest > 0; rest -= PADDING.length)
       this.#link.toServer.push(PADDING.subarray(0, Math.min(rest, PADDING.length)));
     this.#restIsDropped = this.#stream.rest > 0;
+    if (this.#restIsDropped) this.#padded = segment;
     this.#link.toServer.push(COPY_FAIL);
   }
 
@@ -226,7 +229,7 @@ export class Engine implements ConflictVictim {
     const context = this.#context;
     if (this.#link.fatal) return context.committing ? 'drop' : undefined;
     const { aborted, doomed } = context;
-    if (aborted !== undefined && sqlstate === '57014') {
+    if (aborted !== undefined && (sqlstate === '57014' || segment === this.#padded)) {
       aborted.told = true;
       return errorResponse(aborted.error);
     }
