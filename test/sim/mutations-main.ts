@@ -23,8 +23,8 @@ async function work(): Promise<void> {
   let mutation;
   while ((mutation = waiting.shift()) !== undefined) {
     const { name, rule, runs } = await judge(mutation, Number(values.seeds), Number(values.steps));
-    if (rule === undefined && mutation.harmless === undefined) missed++;
-    const verdict = rule ?? (mutation.harmless === undefined ? 'NOT CAUGHT' : `not caught: ${mutation.harmless}`);
+    if (rule === undefined && mutation.because === undefined) missed++;
+    const verdict = rule ?? (mutation.because === undefined ? 'NOT CAUGHT' : `not caught: ${mutation.because}`);
     console.log(`${name.padEnd(width)}  ${String(runs).padStart(5)} runs  ${verdict}`);
   }
 }

@@ -2,8 +2,8 @@
 export interface Mutation {
   readonly name: string;
   readonly edits: readonly (readonly [file: string, from: string, to: string])[];
-  /** Why no check can notice it, where that is so: other parts make up for it. */
-  readonly harmless?: string;
+  /** Why seeds hardly ever notice it, where that is so. */
+  readonly because?: string;
 }
 
 const COORDINATOR = 'src/commit/core/coordinator.ts';
@@ -38,6 +38,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'counts a vote whatever its epoch',
+    because: 'only a clone takes away what was voted for, seldom while it is undecided (see test/unit/commit)',
     edits: [
       [GUARD, 'votes.get(node) !== epoch', '!votes.has(node)'],
       [COORDINATOR, 'if (vote !== epoch) missing.push(node);', 'if (vote === undefined) missing.push(node);'],
@@ -71,6 +72,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'takes any refusal for final',
+    because: 'two copies must meet two views of the members, and the client a timeout (see test/unit/commit)',
     edits: [
       [COORDINATOR, ' || attempt !== t.attempt', ''],
       [DUTIES, 'if (origin === undefined) return false;', 'return false;'],
@@ -249,7 +251,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'votes are not given again after an admission',
     edits: [[NODE, 'if (this.#epoch === (index as number)) this.#voteAgain();', '']],
-    harmless: 'the origin announces every undecided transaction again, and so asks for the vote',
+    because: 'the origin announces every undecided transaction again, and so asks for the vote',
   },
   {
     name: 'raft: counts its own log before it is durable',

@@ -1,0 +1,106 @@
+import { expect, test } from 'vitest';
+import { Coordinator, type CoordinatorEffect } from '../../../src/commit/core/coordinator.ts';
+import { Guard } from '../../../src/commit/core/guard.ts';
+import { formatGid } from '../../../src/commit/gid.ts';
+import { epoch, logIndex, nodeId } from '../../../src/runtime/ids.ts';
+
+const [one, two, three] = [1, 2, 3].map(nodeId);
+const gid = formatGid({ cluster: 'test', node: one, epoch: epoch(1), sequence: 1, clock: 1 });
+const error = { sqlstate: '40001', message: 'lost a conflict' };
+const types = (effects: readonly CoordinatorEffect[]) => effects.map(({ type }) => type);
+
+/** A transaction of node 1 that has been proposed to node 2, with the votes of both. */
+function proposing(): Coordinator {
+  const coordinator = new Coordinator({ self: one, resendAfter: 100, voteTimeout: 1000, decisionTimeout: 2000 });
+  coordinator.step({
+    type: 'members',
+    members: new Map([
+      [one, epoch(1)],
+      [two, epoch(2)],
+    ]),
+  });
+  coordinator.step({ type: 'leader', leader: { node: two, term: 1 } });
+  coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
+  coordinator.step({ type: 'prepared', gid, now: 0 });
+  const effects = coordinator.step({ type: 'vote', gid, node: two, epoch: epoch(2) });
+  expect(effects).toMatchObject([{ type: 'propose', attempt: 1 }]);
+  return coordinator;
+}
+
+test('only the refusal of the last proposal is final', () => {
+  const coordinator = proposing();
+  expect(coordinator.step({ type: 'tick', now: 100 })).toMatchObject([{ type: 'propose', attempt: 2 }]);
+  expect(coordinator.step({ type: 'abort', gid, error })).toEqual([]);
+  const reason = { type: 'votes-missing', nodes: [three] } as const;
+  expect(coordinator.step({ type: 'rejected', gid, term: 1, attempt: 1, reason })).toEqual([]);
+  expect(types(coordinator.step({ type: 'rejected', gid, term: 1, attempt: 2, reason }))).toContain(
+    'rollback-prepared',
+  );
+});
+
+test('a proposal is repeated with the votes that there are, so that its refusal brings back what waits for a vote', () => {
+  const coordinator = proposing();
+  coordinator.step({
+    type: 'members',
+    members: new Map([
+      [one, epoch(1)],
+      [two, epoch(2)],
+      [three, epoch(9)],
+    ]),
+  });
+  const effects = coordinator.step({ type: 'tick', now: 100 });
+  expect(effects).toMatchObject([
+    {
+      type: 'propose',
+      votes: [
+        [two, 2],
+        [one, 1],
+      ],
+    },
+  ]);
+});
+
+test('a member has its own time to vote, from its admission on', () => {
+  const coordinator = proposing();
+  coordinator.step({ type: 'tick', now: 900 });
+  coordinator.step({
+    type: 'members',
+    members: new Map([
+      [one, epoch(1)],
+      [two, epoch(2)],
+      [three, epoch(9)],
+    ]),
+  });
+  const reason = { type: 'votes-missing', nodes: [three] } as const;
+  coordinator.step({ type: 'rejected', gid, term: 1, attempt: 2, reason });
+  coordinator.step({
+    type: 'members',
+    members: new Map([
+      [one, epoch(1)],
+      [two, epoch(2)],
+      [three, epoch(10)],
+    ]),
+  });
+  expect(types(coordinator.step({ type: 'tick', now: 1500 }))).not.toContain('suspect');
+  expect(types(coordinator.step({ type: 'tick', now: 1900 }))).toContain('suspect');
+});
+
+test('a vote counts under the epoch that it was given in, and no other', () => {
+  const guard = new Guard();
+  guard.apply(logIndex(1), { type: 'admit', node: one, previous: epoch(0), time: 0 });
+  guard.apply(logIndex(2), { type: 'admit', node: two, previous: epoch(0), time: 0 });
+  guard.apply(logIndex(3), { type: 'admit', node: two, previous: epoch(2), time: 0 });
+  const command = { type: 'commit', gid, database: 'app', time: 0, dependsOn: logIndex(0), notify: false } as const;
+  const check = (second: number) =>
+    guard.check(
+      command,
+      new Map([
+        [one, epoch(1)],
+        [two, epoch(second)],
+      ]),
+      logIndex(3),
+      1,
+    );
+  expect(check(2)).toEqual({ type: 'votes-missing', nodes: [two] });
+  expect(check(3)).toBeUndefined();
+});
