@@ -1,10 +1,17 @@
 import { lsn, ZERO_LSN, type Gid, type Lsn } from '../runtime/ids.ts';
 import type { PgError } from '../runtime/errors.ts';
-import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
+import type { ConnectionOptions } from '../wire/connection.ts';
 import { DDL_PREFIX } from './apply/transaction-replay.ts';
-import { Message, readBeginPrepare, readBeginXid, readLsn } from './pgoutput/messages.ts';
+import {
+  Message,
+  readBeginPrepare,
+  readBeginXid,
+  readCommitPrepared,
+  readLsn,
+  readRollbackPrepared,
+} from './pgoutput/messages.ts';
 import { ReplicationStream } from './replication-stream.ts';
-import { TEXT_SETTINGS } from './text-settings.ts';
+import { connectForText } from './text-settings.ts';
 import { TransactionRecords } from './transaction-records.ts';
 
 export interface DecoderHandlers {
@@ -31,6 +38,8 @@ export interface DecoderOptions {
   readonly handlers: DecoderHandlers;
 }
 
+const isOurs = (gid: string) => gid.startsWith('pgmm:');
+
 /** Up to here the WAL holds nothing that is still needed of this transaction. */
 interface Outstanding {
   readonly gid: Gid;
@@ -50,6 +59,10 @@ export class Decoder {
   /** The end of what has been received and looked at. */
   #received: Lsn = ZERO_LSN;
   #gid: Gid | undefined;
+  /** The prepared transaction in progress, if it is not this program's, nor replicated by other means. */
+  #stranger: string | undefined;
+  /** Tables that such transactions changed, until they are committed; as many as max_prepared_transactions at the most. */
+  readonly #strangers = new Map<string, ReadonlySet<string>>();
   /** A transaction that was not prepared. */
   #plain: { readonly xid: number; hasOrigin: boolean } | undefined;
 
@@ -63,7 +76,7 @@ export class Decoder {
   /** Connects and starts streaming. Rejects with the server's error, 55006 when another reader has the slot. */
   async start(): Promise<void> {
     const { connection, slot, publication, statusInterval, handlers } = this.#options;
-    const server = await ServerConnection.connect({ ...connection, replication: true, settings: TEXT_SETTINGS });
+    const server = await connectForText({ ...connection, replication: true });
     const stream = new ReplicationStream(server, {
       message: (bytes, at, end) => this.#onMessage(bytes, at, end),
       keepalive: (position) => {
@@ -117,17 +130,21 @@ export class Decoder {
       case Message.prepare:
         this.#onPrepare();
         return this.#advance(readLsn(bytes, at + 10));
-      case Message.commitPrepared:
       case Message.commit:
         this.#onCommit();
         return this.#advance(readLsn(bytes, at + 10));
+      case Message.commitPrepared:
+        this.#onStrangersEnd(readCommitPrepared(bytes, at), true);
+        return this.#advance(readLsn(bytes, at + 10));
       case Message.rollbackPrepared:
+        this.#onStrangersEnd(readRollbackPrepared(bytes, at), false);
         return this.#advance(readLsn(bytes, at + 10));
       case Message.begin:
         this.#plain = { xid: readBeginXid(bytes, at), hasOrigin: false };
         return this.#records.begin(false);
       case Message.origin:
         if (this.#plain !== undefined) this.#plain.hasOrigin = true;
+        this.#stranger = undefined;
         return;
       case Message.message:
         // The flag says whether it belongs to a transaction; those that don't come between transactions.
@@ -143,6 +160,7 @@ export class Decoder {
     this.#plain = undefined;
     const wanted = this.#options.handlers.begin(gid as Gid);
     this.#records.begin(wanted);
+    this.#stranger = wanted || isOurs(gid) ? undefined : gid;
     if (!wanted) return;
     this.#gid = gid as Gid;
     // Confirming the position before it keeps the transaction in the slot until it is finished.
@@ -150,10 +168,20 @@ export class Decoder {
   }
 
   #onPrepare(): void {
-    this.#records.end();
+    const changed = this.#records.end();
     const gid = this.#gid;
     this.#gid = undefined;
     if (gid !== undefined) this.#options.handlers.prepared(gid);
+    if (this.#stranger !== undefined && changed.size > 0) this.#strangers.set(this.#stranger, changed);
+    this.#stranger = undefined;
+  }
+
+  /** Somebody else's prepared transaction changes nothing until it is committed, which then is a bypass like any other. */
+  #onStrangersEnd({ xid, gid }: { xid: number; gid: string }, committed: boolean): void {
+    const changed = this.#strangers.get(gid);
+    if (changed === undefined) return;
+    this.#strangers.delete(gid);
+    if (committed) this.#options.handlers.bypass(xid, [...changed]);
   }
 
   #onCommit(): void {

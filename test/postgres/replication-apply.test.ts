@@ -285,6 +285,14 @@ describe.each(versions)('replay, PostgreSQL $name', ({ bin }) => {
     await pair.a.query(`SELECT pg_logical_emit_message(false, 'x', 'y')`);
     await pair.run('DELETE FROM by_a WHERE false');
     expect(pair.bypasses).toEqual([['public.by_a', 'public.by_b']]);
+    await pair.a.query(`BEGIN; INSERT INTO by_a VALUES (2); PREPARE TRANSACTION 'stranger'`);
+    await pair.a.query(`BEGIN; INSERT INTO by_b VALUES (2); PREPARE TRANSACTION 'other'`);
+    await pair.run('DELETE FROM by_a WHERE false');
+    expect(pair.bypasses).toHaveLength(1);
+    await pair.a.query(`ROLLBACK PREPARED 'other'`);
+    await pair.a.query(`COMMIT PREPARED 'stranger'`);
+    await pair.run('DELETE FROM by_a WHERE false');
+    expect(pair.bypasses.slice(1)).toEqual([['public.by_a']]);
   });
 
   it('sends a transaction again that was not finished, and only that, after a restart', async () => {

@@ -23,8 +23,8 @@ describe.each(versions)('replay of large transactions, PostgreSQL $name', ({ nam
   async function expectSame(table: string): Promise<number> {
     const sql = `SELECT count(*)::int AS n, sum(hashtextextended(t::text, 0))::text AS hash FROM ${table} t`;
     const [a, b] = await Promise.all([pair.a, pair.b].map((c) => c.query<{ n: number; hash: string }>(sql)));
-    expect(b?.rows).toEqual(a?.rows);
-    return a?.rows[0]?.n ?? 0;
+    expect(b.rows).toEqual(a.rows);
+    return a.rows[0].n;
   }
 
   /** Replays, and says how fast and with how much memory at the most. */

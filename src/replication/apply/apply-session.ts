@@ -1,7 +1,7 @@
 import { PgError } from '../../runtime/errors.ts';
 import type { Gid } from '../../runtime/ids.ts';
-import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
-import { TEXT_SETTINGS } from '../text-settings.ts';
+import type { ConnectionOptions, ServerConnection } from '../../wire/connection.ts';
+import { connectForText } from '../text-settings.ts';
 import { StatementPipeline } from './pipeline.ts';
 import { RecordReader } from './record-reader.ts';
 import { divergence, TransactionReplay, type TableCache } from './transaction-replay.ts';
@@ -40,7 +40,6 @@ export interface ApplySessionOptions {
 
 /** Without any timeout: waiting is looked at from outside. Nothing that a database or a role sets may change what is written. */
 const SETTINGS = {
-  ...TEXT_SETTINGS,
   session_replication_role: 'replica',
   deadlock_timeout: '50ms',
   synchronous_commit: 'on',
@@ -85,7 +84,7 @@ export class ApplySession {
   }
 
   static async connect(options: ApplySessionOptions): Promise<ApplySession> {
-    const connection = await ServerConnection.connect({ ...options.connection, settings: SETTINGS });
+    const connection = await connectForText({ ...options.connection, settings: SETTINGS });
     // 17 and later; it would end the connection in the middle of a large transaction.
     await connection.query(
       `SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'`,

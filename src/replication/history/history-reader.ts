@@ -1,10 +1,10 @@
 import type { PgError } from '../../runtime/errors.ts';
 import { logIndex, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
-import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
+import type { ConnectionOptions } from '../../wire/connection.ts';
 import { GID_PREFIX } from '../apply/transaction-replay.ts';
 import { Message, readLogicalMessage, readLsn } from '../pgoutput/messages.ts';
 import { ReplicationStream } from '../replication-stream.ts';
-import { TEXT_SETTINGS } from '../text-settings.ts';
+import { connectForText } from '../text-settings.ts';
 import { TransactionRecords } from '../transaction-records.ts';
 
 export interface HistoryHandlers {
@@ -56,7 +56,7 @@ export class HistoryReader {
   /** Rejects when the slot is not there, or its WAL is not. */
   async start(): Promise<void> {
     const { connection, slot, copy, publication, handlers } = this.#options;
-    const server = await ServerConnection.connect({ ...connection, replication: true, settings: TEXT_SETTINGS });
+    const server = await connectForText({ ...connection, replication: true });
     const stream = new ReplicationStream(server, {
       message: (bytes, at, end) => this.#onMessage(bytes, at, end),
       keepalive: (position) => {

@@ -51,6 +51,16 @@ export function readBeginPrepare(bytes: Buffer, at: number): { prepareLsn: Lsn; 
   return { prepareLsn: readLsn(bytes, at + 1), endLsn: readLsn(bytes, at + 9), gid: cstring(bytes, at + 29).text };
 }
 
+/** The transaction id and the gid of COMMIT PREPARED, after flags, two positions and a time. */
+export function readCommitPrepared(bytes: Buffer, at: number): { xid: number; gid: string } {
+  return { xid: bytes.readUInt32BE(at + 26), gid: cstring(bytes, at + 30).text };
+}
+
+/** The same of ROLLBACK PREPARED, which has two times. */
+export function readRollbackPrepared(bytes: Buffer, at: number): { xid: number; gid: string } {
+  return { xid: bytes.readUInt32BE(at + 34), gid: cstring(bytes, at + 38).text };
+}
+
 /** The transaction id of BEGIN. */
 export function readBeginXid(bytes: Buffer, at: number): number {
   return bytes.readUInt32BE(at + 17);
@@ -75,7 +85,13 @@ export function readRelation(bytes: Buffer): Relation {
     at = column.next + 8;
   }
   // An empty schema name stands for pg_catalog.
-  return { id: bytes.readUInt32BE(1), schema: schema.text === '' ? 'pg_catalog' : schema.text, name: name.text, identity, columns };
+  return {
+    id: bytes.readUInt32BE(1),
+    schema: schema.text === '' ? 'pg_catalog' : schema.text,
+    name: name.text,
+    identity,
+    columns,
+  };
 }
 
 export interface Truncate {
