@@ -98,10 +98,12 @@ function readUpTo(client: pg.Client, slot: string, end: bigint, database: string
         caughtUp: (position) => {
           if (position >= end) finish(() => resolve(commits));
         },
-        closed: (error) => finish(() => reject(error instanceof Error ? error : new Error(String(error)))),
+        closed: (error) => finish(() => reject(error)),
       },
     });
     const timer = setTimeout(() => finish(() => reject(new Error(`slot ${slot} was not read in time`))), TIMEOUT);
-    reader.start().catch((error: unknown) => finish(() => reject(error instanceof Error ? error : new Error(String(error)))));
+    reader
+      .start()
+      .catch((error: unknown) => finish(() => reject(error instanceof Error ? error : new Error(String(error)))));
   });
 }
