@@ -56,6 +56,7 @@ export class DatabaseReplica {
   readonly #messages: DdlMessages;
   /** Transactions that change the schema, until they are committed here. */
   readonly #ddl = new Set<Gid>();
+  readonly #committingDdl = new Set<Gid>();
   #spare!: ServerConnection;
   #committer!: OriginCommitConnection;
   #commitOrigin = '';
@@ -104,6 +105,8 @@ export class DatabaseReplica {
     await holdOrigin(committer, this.#control, this.#commitOrigin);
     this.#committer = new OriginCommitConnection(committer);
     await this.#openPool(oid);
+    // What these do is not known any more.
+    for (const gid of await this.preparedGids()) this.#ddl.add(gid as Gid);
     const slot = `pgmm_live_${oid}`;
     await this.#ensureSlot(slot);
     const note = join(this.#options.directory, `history-${oid}.json`);
@@ -285,10 +288,18 @@ export class DatabaseReplica {
     return rowCount === 1;
   }
 
+  /** COMMIT PREPARED is about to be sent: a replay that waits for the schema change must not go on by what it knew before. */
+  onCommitting(gid: Gid): void {
+    if (!this.#ddl.has(gid)) return;
+    this.#committingDdl.add(gid);
+    this.#pool.schemaChanged(true);
+  }
+
   /** Everything up to a transaction is committed here: if it changed the schema, what was known of it is out of date. */
   async onCommitted(gid: Gid): Promise<void> {
     if (!this.#ddl.delete(gid)) return;
-    this.#pool.schemaChanged();
+    this.#committingDdl.delete(gid);
+    this.#pool.schemaChanged(this.#committingDdl.size > 0);
     this.#safety = await loadSafety(this.#control);
   }
 

@@ -179,6 +179,7 @@ export class LocalReplica {
 
   commit(entry: DecidedCommit): void {
     this.#committing.set(entry.index, entry);
+    this.#databases.get(entry.database)?.onCommitting(entry.gid);
     this.#committer.commit(entry);
   }
 

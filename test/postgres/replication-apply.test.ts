@@ -142,10 +142,10 @@ describe.each(versions)('replay, PostgreSQL $name', ({ bin }) => {
       const gid = await pair.prepare(['INSERT INTO nc VALUES (2, 5)']);
       const replay = pair.session.apply(gid, await pair.decoded(gid));
       await waiting();
-      pair.session.schemaChanged();
+      pair.session.schemaChanged(true);
       await pair.b.query(`COMMIT PREPARED 'adds'`);
-      pair.session.schemaChanged();
       expect(failure(await replay)).toEqual(['failed', '23503']);
+      pair.session.schemaChanged();
       await pair.rollback(gid);
     });
 

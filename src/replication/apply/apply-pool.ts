@@ -106,8 +106,9 @@ export class ApplyPool {
     }
   }
 
-  schemaChanged(): void {
-    for (const session of this.#sessions) session.schemaChanged();
+  /** See ApplySession.schemaChanged. */
+  schemaChanged(pending = false): void {
+    for (const session of this.#sessions) session.schemaChanged(pending);
   }
 
   /** Gives up what waits, and waits until nothing is being replayed. */

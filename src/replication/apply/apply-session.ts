@@ -75,6 +75,8 @@ export class ApplySession {
   readonly #pipeline: StatementPipeline;
   readonly #cache: TableCache = { statements: new Map(), lookups: 0 };
   #stale = false;
+  /** A schema change is being committed: what is looked up now may be out of date at once. */
+  #changePending = false;
   #cancelled: PgError | undefined;
 
   private constructor(options: ApplySessionOptions, connection: ServerConnection) {
@@ -103,11 +105,12 @@ export class ApplySession {
   }
 
   /**
-   * Some table may have changed: look everything up again. To be called before a schema change is committed and after it:
-   * what is being replayed meanwhile, and may have waited for it, is then looked at once more.
+   * Some table may have changed: look everything up again. To be called before a schema change is committed, with `pending`,
+   * and after it: what is being replayed meanwhile, and may have waited for it, is then looked at once more.
    */
-  schemaChanged(): void {
+  schemaChanged(pending = false): void {
     this.#stale = true;
+    this.#changePending = pending;
   }
 
   /** Gives up between two pieces of a large transaction; a statement that runs has to be cancelled as well. */
@@ -133,7 +136,7 @@ export class ApplySession {
   }
 
   #forget(): void {
-    this.#stale = false;
+    this.#stale = this.#changePending;
     this.#cache.statements.clear();
     this.#pipeline.forget();
   }
