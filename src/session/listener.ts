@@ -20,7 +20,7 @@ import type { Commits, DdlAnnouncer, VictimRegistry } from './ports.ts';
 import { Session } from './session.ts';
 import { fatal, planStartup } from './startup.ts';
 
-export interface ListenerLimits {
+interface ListenerLimits {
   readonly maxConnections: number;
   /** Milliseconds in which a client must have sent its StartupMessage. */
   readonly startupTimeout: number;
@@ -28,7 +28,7 @@ export interface ListenerLimits {
   readonly retryBytes: number;
 }
 
-export const DEFAULT_LIMITS: ListenerLimits = { maxConnections: 1000, startupTimeout: 60_000, retryBytes: 64 * 1024 };
+const DEFAULT_LIMITS: ListenerLimits = { maxConnections: 1000, startupTimeout: 60_000, retryBytes: 64 * 1024 };
 
 export interface ListenerOptions {
   readonly listen: ListenOptions;
@@ -146,7 +146,6 @@ class ClientListener implements Listener {
     if (plan.type === 'replication') {
       const server = await this.#connect(socket, () => connectToServer(this.#options.server));
       if (server === undefined) return;
-      settle();
       server.write(startupMessage(packet.version, packet.parameters));
       if (rest.length > 0) server.write(rest);
       relay(socket, server);

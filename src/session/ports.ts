@@ -34,6 +34,7 @@ export interface Commits {
   /**
    * To be called when PREPARE TRANSACTION is sent. From then on only the coordinator decides.
    * `prepared` must be called with the server's answer: undefined on success. The promise never rejects.
+   * An error of class 08 means that the connection broke before the answer: the transaction may or may not be prepared.
    */
   begin(
     gid: Gid,

@@ -16,7 +16,7 @@ import type { Segment } from './segments.ts';
 import type { Statements } from './statements.ts';
 import { withoutChannelBinding } from './startup.ts';
 
-export const READ_ONLY_SETTING = 'default_transaction_read_only';
+const READ_ONLY_SETTING = 'default_transaction_read_only';
 
 export interface LinkEvents {
   /** What an error of the client's statement becomes: other bytes, the same (undefined), or nothing. */

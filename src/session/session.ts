@@ -9,7 +9,7 @@ import type { Outbox } from './outbox.ts';
 /** Parts of one output below this are joined: one small copy is cheaper than a vector of writes. */
 const JOIN_BELOW = 16 * 1024;
 
-export interface SessionOptions extends Omit<EngineOptions, 'onOutput'> {
+export interface SessionOptions extends Omit<EngineOptions, 'run'> {
   readonly onClose: () => void;
 }
 
@@ -34,7 +34,7 @@ export class Session {
     this.#server = server.socket;
     this.#connection = server;
     this.#options = options;
-    this.engine = new Engine({ ...options, onOutput: () => this.#afterInput() });
+    this.engine = new Engine({ ...options, run: (step) => this.#guard(step) });
   }
 
   /** `startup` goes to the server first; `rest` is what the client sent behind its own. */
@@ -54,6 +54,8 @@ export class Session {
   destroy(): void {
     if (this.#closed) return;
     this.#closed = true;
+    // A transaction that is being prepared must be reported to its coordinator as lost.
+    this.engine.serverClosed();
     this.#client.destroy();
     this.#server.destroy();
     this.#options.onClose();
@@ -91,6 +93,7 @@ export class Session {
   }
 
   #guard(handle: () => void): void {
+    if (this.#closed) return;
     try {
       handle();
     } catch (error) {

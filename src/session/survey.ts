@@ -6,7 +6,7 @@ import { PassSegment } from './segments.ts';
 import type { Prepared } from './statements.ts';
 
 /** A batch that can be passed on whole: a range of the client's stream, and the segment it makes. */
-export interface Whole {
+interface Whole {
   readonly segment: PassSegment;
   readonly bytes: Buffer;
   readonly start: number;

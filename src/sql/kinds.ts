@@ -51,3 +51,8 @@ export function unsupported(reason: string, hint: string): StatementKind {
 }
 /** SET: undone when the transaction it stands in is rolled back, so it must stand in the right one. */
 export const SETTING: StatementKind = { type: 'local', forgets: { what: 'nothing' } };
+
+/** Whether a statement of a pipeline must run in the transaction that the others of it run in. */
+export function needsTransaction(kind: StatementKind): boolean {
+  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING;
+}

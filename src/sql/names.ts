@@ -10,7 +10,7 @@ export interface SafetyNames {
  * Built-in functions that a read must not be passed on with: they change something that read-only mode does not stop, or
  * tell that the session runs read-only.
  */
-export const EFFECTFUL_FUNCTIONS: readonly string[] = [
+const EFFECTFUL_FUNCTIONS: readonly string[] = [
   ...['nextval', 'set_config', 'current_setting'],
   ...['txid_current', 'pg_current_xact_id', 'pg_export_snapshot', 'pg_logical_emit_message'],
   ...['dblink', 'dblink_exec', 'dblink_open', 'dblink_fetch', 'dblink_send_query', 'dblink_get_result'],

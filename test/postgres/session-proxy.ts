@@ -13,7 +13,7 @@ import { startPostgres } from '../support/postgres.ts';
 import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
 
 /** A cluster of one: what is prepared is committed at once, by another connection. Everything can be made to fail. */
-export class LocalCommits implements Commits {
+class LocalCommits implements Commits {
   readonly prepared: Gid[] = [];
   readonly failures: PgError[] = [];
   refusing: PgError | undefined;

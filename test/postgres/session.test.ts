@@ -95,8 +95,14 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       await client.query('SELECT 1');
       await client.query('DO $$ BEGIN PERFORM 1; END $$');
       await client.query('BEGIN');
-      await client.query('INSERT INTO t VALUES (1)');
+      await client.query('SELECT hidden_write(1)');
       await expect(client.query('COMMIT')).rejects.toMatchObject({ code: '57P03' });
+      for (const values of [undefined, []]) {
+        await client.query('BEGIN');
+        const write = client.query({ text: 'INSERT INTO t VALUES (1)', ...(values && { values }) });
+        await expect(write).rejects.toMatchObject({ code: '57P03' });
+        await client.query('ROLLBACK');
+      }
       proxy.commits.refusing = undefined;
       expect((await client.query('SELECT * FROM t')).rows).toEqual([]);
     });

@@ -1,5 +1,5 @@
 import type { PgError } from '../../runtime/errors.ts';
-import { SETTING } from '../../sql/kinds.ts';
+import { needsTransaction } from '../../sql/kinds.ts';
 import type { StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse } from '../../wire/backend-messages.ts';
 import { Frontend } from '../../wire/codes.ts';
@@ -140,8 +140,7 @@ export class Batch {
       case 'set-read-only':
         return yield* this.#setReadOnly(kind);
       case 'write':
-        if (kind.copyIn) return yield* this.#copyIn(bytes, start, end);
-        break;
+        return yield* this.#write(kind, bytes, start, end);
       case 'local':
         this.#sender.open().forgets.push(kind.forgets);
         break;
@@ -347,6 +346,14 @@ export class Batch {
     context.link.reportReadOnly();
   }
 
+  *#write(kind: Extract<StatementKind, { type: 'write' }>, bytes: Buffer, start: number, end: number): Procedure {
+    const { commits, link } = this.#context;
+    const refusal = kind.certain && link.status === 'T' ? commits.refusal() : undefined;
+    if (refusal !== undefined) return yield* this.#refuse(refusal);
+    if (kind.copyIn) yield* this.#copyIn(bytes, start, end);
+    else this.#sender.forward(bytes, start, end);
+  }
+
   /** While the server takes CopyData it ignores Sync and Flush ("COPY Operations"); so they are left out. */
   *#copyIn(bytes: Buffer, start: number, end: number): Procedure {
     if (this.#sender.segment instanceof PassSegment) yield* this.#sender.cut();
@@ -393,8 +400,4 @@ export class Batch {
     this.#sender.begin = undefined;
     if (this.#context.link.status === 'I') this.#block = 'none';
   }
-}
-
-function needsTransaction(kind: StatementKind): boolean {
-  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING;
 }

@@ -90,7 +90,7 @@ function explained(failed: Buffer): Buffer {
 }
 
 /** Rolls back what is open and hands the error on. */
-export function* giveUp(context: Context, style: Style, error: CommitError): Procedure<CommitError> {
+function* giveUp(context: Context, style: Style, error: CommitError): Procedure<CommitError> {
   yield* rollBack(context, style);
   return error ?? errorResponse(new PgError('XX000', 'the server did not tell whether the transaction wrote'));
 }

@@ -43,7 +43,7 @@ export function* wrapped(context: Context, { message, style, certain, copyIn, sk
 }
 
 /** Ends the transaction that `statement` ran in, and tells the client everything but ReadyForQuery. */
-export function* concludeImplicit(
+function* concludeImplicit(
   context: Context,
   style: Style,
   parts: { begin?: InjectedSegment; statement: ClientSegment | undefined; asked: InjectedSegment | undefined },
@@ -77,7 +77,7 @@ export function* withCopyData(context: Context, statement: ClientSegment): Proce
   }
 }
 
-export function isCopyMessage(type: number | undefined): boolean {
+function isCopyMessage(type: number | undefined): boolean {
   return type === Frontend.copyData || type === Frontend.copyDone || type === Frontend.copyFail;
 }
 

@@ -57,7 +57,10 @@ class Bench {
         return { done: true };
       },
       onKey: () => undefined,
-      onOutput: () => this.#exchange(),
+      run: (step) => {
+        step();
+        this.#exchange();
+      },
       retryBytes: 65536,
     });
     this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
