@@ -5,6 +5,8 @@ const OWN_SCHEMA = 'multimaster';
 
 /** Records are gathered up to this many bytes before they are handed over. */
 const CHUNK = 64 * 1024;
+/** What is set aside for a transaction at first. */
+const SMALLEST = 1024;
 
 /**
  * Turns the messages of one transaction into records `[u32 length][pgoutput message]` that stand alone: RELATION messages,
@@ -16,7 +18,8 @@ export class TransactionRecords {
   #described: Set<number> | undefined;
   /** Names of the tables that the transaction has changed. */
   #changed = new Set<string>();
-  #gathered: Buffer[] = [];
+  /** Handed over as a part of it, and then another one is begun: one allocation for many records. */
+  #gathered = Buffer.alloc(0);
   #length = 0;
   readonly #handOver: (records: Buffer) => void;
 
@@ -80,18 +83,22 @@ export class TransactionRecords {
 
   #record(bytes: Buffer, at: number, end: number): void {
     if (this.#described === undefined) return;
-    const record = Buffer.allocUnsafe(4 + end - at);
-    record.writeUInt32BE(end - at);
-    bytes.copy(record, 4, at, end);
-    this.#gathered.push(record);
-    this.#length += record.length;
-    if (this.#length >= CHUNK) this.#flush();
+    const needed = this.#length + 4 + end - at;
+    if (needed > this.#gathered.length) {
+      const larger = Buffer.allocUnsafe(Math.max(needed, Math.min(2 * needed, CHUNK), SMALLEST));
+      this.#gathered.copy(larger, 0, 0, this.#length);
+      this.#gathered = larger;
+    }
+    this.#gathered.writeUInt32BE(end - at, this.#length);
+    bytes.copy(this.#gathered, this.#length + 4, at, end);
+    this.#length = needed;
+    if (needed >= CHUNK) this.#flush();
   }
 
   #flush(): void {
     if (this.#length === 0) return;
-    const records = this.#gathered.length === 1 ? this.#gathered[0] : Buffer.concat(this.#gathered, this.#length);
-    this.#gathered = [];
+    const records = this.#gathered.subarray(0, this.#length);
+    this.#gathered = Buffer.alloc(0);
     this.#length = 0;
     this.#handOver(records);
   }

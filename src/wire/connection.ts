@@ -29,6 +29,9 @@ export interface ResponseHandler {
   done(error: PgError | undefined): void;
 }
 
+/** Requests that have been answered, from which on they are forgotten. */
+const COMPACT_AT = 16;
+
 /** What a connection's end is reported as, to requests under way and to those made afterwards. */
 const CONNECTION_FAILURE = '08006';
 
@@ -219,8 +222,9 @@ export class ServerConnection {
     const error = this.#error;
     this.#error = undefined;
     this.#head += 1;
-    if (this.#head === this.#handlers.length) {
-      this.#handlers = [];
+    // A handler can hold much, and in a long pipeline there never is a moment without one.
+    if (this.#head === this.#handlers.length || this.#head >= COMPACT_AT) {
+      this.#handlers = this.#handlers.slice(this.#head);
       this.#head = 0;
     }
     handler.done(error);

@@ -25,6 +25,12 @@ class Parameters {
   }
 }
 
+/** How a row is found; `shape` tells apart the conditions that one table can need. Written only when it's first needed. */
+interface Match {
+  readonly shape: string;
+  readonly condition: () => string;
+}
+
 /** A foreign key with the places of its columns in the rows that arrive. */
 export interface PlacedForeignKey {
   readonly foreignKey: ForeignKey;
@@ -123,7 +129,7 @@ export class TableStatements {
     const unchanged = this.#hiddenIdentity.map((i) => `${this.#quoted(i)} = ${parameters.add(row[i])}`);
     const complete = written.length === this.writtenColumns.length;
     return this.#statement(`u${complete ? '' : written.join(',')};${shape}`, parameters.values, () => {
-      const where = [condition, ...unchanged].join(' AND ');
+      const where = [condition(), ...unchanged].join(' AND ');
       const set = written.map((i, at) => `${this.#quoted(i)} = ${sent[at]}`);
       // Only an identity column is left: the row itself stays as it is, but it has to be there.
       if (set.length === 0) return `SELECT FROM ONLY ${this.name} WHERE ${where} FOR UPDATE`;
@@ -147,7 +153,7 @@ export class TableStatements {
     const unsent = columns.filter((i) => row[i] === undefined);
     return this.#statement(`r${unsent.join(',')};${shape}`, parameters.values, () => {
       const names = columns.map((i) => this.#quoted(i)).join(', ');
-      return `WITH d AS (DELETE FROM ONLY ${this.name} WHERE ${condition} RETURNING *)
+      return `WITH d AS (DELETE FROM ONLY ${this.name} WHERE ${condition()} RETURNING *)
         INSERT INTO ${this.name} (${names}) OVERRIDING SYSTEM VALUE SELECT ${values.join(', ')} FROM d`;
     });
   }
@@ -155,7 +161,7 @@ export class TableStatements {
   #delete(before: Tuple, byKey: boolean): Statement {
     const parameters = new Parameters();
     const { condition, shape } = this.match(before, byKey, parameters);
-    return this.#statement(`d${shape}`, parameters.values, () => `DELETE FROM ONLY ${this.name} WHERE ${condition}`);
+    return this.#statement(`d${shape}`, parameters.values, () => `DELETE FROM ONLY ${this.name} WHERE ${condition()}`);
   }
 
   /**
@@ -173,7 +179,7 @@ export class TableStatements {
     return this.#statement(`k${placed.foreignKey.name};${shape}`, parameters.values, () => {
       const columns = placed.positions.map((i) => this.#quoted(i)).join(', ');
       const image = sent.map((value, at) => `${value}::${placed.types[at]}`).join(', ');
-      return `SELECT WHERE CASE WHEN EXISTS (SELECT FROM ONLY ${this.name} WHERE ${condition}
+      return `SELECT WHERE CASE WHEN EXISTS (SELECT FROM ONLY ${this.name} WHERE ${condition()}
           AND ROW(${columns})::record OPERATOR(pg_catalog.*=) ROW(${image})::record) THEN true
         ELSE EXISTS (${parentSql(placed, sent)}) END`;
     });
@@ -201,40 +207,52 @@ export class TableStatements {
   }
 
   /** Finds exactly one row: by the key, or, under identity FULL, one of those whose image is the same. */
-  match(before: Tuple, byKey: boolean, parameters: Parameters): { condition: string; shape: string } {
+  match(before: Tuple, byKey: boolean, parameters: Parameters): Match {
     return byKey ? this.#matchKey(before, parameters) : this.#matchImage(before, parameters);
   }
 
-  #matchKey(before: Tuple, parameters: Parameters): { condition: string; shape: string } {
-    if (this.#keyColumns.length === 0) throw new Error(`${this.name} has no replica identity`);
+  #matchKey(before: Tuple, parameters: Parameters): Match {
+    const columns = this.#keyColumns;
+    if (columns.length === 0) throw new Error(`${this.name} has no replica identity`);
+    const first = parameters.values.length + 1;
+    for (const i of columns) parameters.add(before[i]);
     // With its type: for the operators of records and of other polymorphic types a bare parameter could be anything.
-    const conditions = this.#keyColumns.map(
-      (i) => `${this.#quoted(i)} ${this.#column(i)?.equals ?? '='} ${parameters.add(before[i])}${this.#cast(i)}`,
-    );
-    return { condition: conditions.join(' AND '), shape: '' };
+    const condition = () =>
+      columns
+        .map((i, at) => `${this.#quoted(i)} ${this.#column(i)?.equals ?? '='} $${first + at}${this.#cast(i)}`)
+        .join(' AND ');
+    return { condition, shape: '' };
   }
 
-  #matchImage(before: Tuple, parameters: Parameters): { condition: string; shape: string } {
+  #matchImage(before: Tuple, parameters: Parameters): Match {
+    const first = parameters.values.length + 1;
+    let shape = 'f';
+    for (const i of this.writtenColumns) {
+      parameters.add(before[i]);
+      if (this.#column(i)?.indexed === true) shape += before[i] === null ? 'n' : 'v';
+    }
+    return { condition: () => this.#imageSql(before, first), shape };
+  }
+
+  #imageSql(before: Tuple, first: number): string {
     const names: string[] = [];
     const values: string[] = [];
     const lookups: string[] = [];
-    let shape = 'f';
-    for (const i of this.writtenColumns) {
+    this.writtenColumns.forEach((i, at) => {
       const column = this.#column(i);
       if (column === undefined)
         throw new Error(`column ${this.#quoted(i)} of ${this.name} does not exist on this node`);
-      const placeholder = `${parameters.add(before[i])}::${column.type}`;
+      const placeholder = `$${first + at}::${column.type}`;
       names.push(`t.${this.#quoted(i)}`);
       values.push(placeholder);
-      if (!column.indexed) continue;
+      if (!column.indexed) return;
       const isNull = before[i] === null;
       lookups.push(`t.${this.#quoted(i)} ${isNull ? 'IS NULL' : `${column.equals ?? '='} ${placeholder}`}`);
-      shape += isNull ? 'n' : 'v';
-    }
+    });
     // Two bare row constructors would be compared column by column, with each type's own `*=`.
     const image = `ROW(${names.join(', ')})::record OPERATOR(pg_catalog.*=) ROW(${values.join(', ')})::record`;
     const where = [...lookups, image].join(' AND ');
-    return { condition: `ctid = (SELECT t.ctid FROM ONLY ${this.name} t WHERE ${where} LIMIT 1)`, shape };
+    return `ctid = (SELECT t.ctid FROM ONLY ${this.name} t WHERE ${where} LIMIT 1)`;
   }
 
   #statement(kind: string, parameters: readonly (Buffer | null)[], write: () => string): Statement {

@@ -161,12 +161,13 @@ export class TransactionReplay {
 
   #send(table: TableStatements, change: RowChange): void {
     const statement = table.build(change, this.#careful);
-    const check = change.type === 'insert' ? undefined : (found: boolean) => this.#onRowResult(found, table, change);
+    const { type } = change;
+    const check = type === 'insert' ? undefined : (found: boolean) => this.#onRowResult(found, table, type);
     this.#context.pipeline.prepared(statement, check);
   }
 
-  #onRowResult(found: boolean, table: TableStatements, change: RowChange): void {
-    if (!found) this.doubt ??= `row to ${change.type} not found in table ${table.name}`;
+  #onRowResult(found: boolean, table: TableStatements, type: RowChange['type']): void {
+    if (!found) this.doubt ??= `row to ${type} not found in table ${table.name}`;
   }
 
   readonly #onParent = (found: boolean): void => {
