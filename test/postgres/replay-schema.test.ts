@@ -173,7 +173,7 @@ describe('replay of schema changes', () => {
     await c.each('INSERT INTO meant VALUES (2)', 'INSERT INTO meant VALUES (3)', 'INSERT INTO meant VALUES (4)');
     await c.expectSame();
     expect(await rows(`SELECT count(DISTINCT (d, t, s, i)), min(d), min(s) FROM meant`)).toEqual([
-      `1|2024-04-03|a\\b'c`,
+      `1|2024-04-03|a\\\\b'c`,
     ]);
   });
 

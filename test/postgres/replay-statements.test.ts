@@ -37,6 +37,17 @@ describe('replay of statements', () => {
     expect(await rows('SELECT count(*) FROM copied_bag')).toEqual(['20000']);
   });
 
+  it('ends a COPY that fails while much is still being sent', async () => {
+    await c.run('CREATE TABLE broken_off (id int PRIMARY KEY, v text)');
+    const piece = (first: number) =>
+      Buffer.from(Array.from({ length: 4000 }, (_, i) => `${first + i}\t${'x'.repeat(90)}\n`).join(''));
+    const pieces = [...Array.from({ length: 10 }, (_, i) => piece(i * 4000)), piece(0), piece(0), piece(50_000)];
+    await expect(c.copyIn(1, 'COPY broken_off FROM STDIN', pieces)).rejects.toMatchObject({ sqlstate: '23505' });
+    expect(await c.copyIn(1, 'COPY broken_off FROM STDIN', pieces.slice(0, 10))).toBe(40_000);
+    await c.expectSame();
+    expect(await rows('SELECT count(*) FROM broken_off')).toEqual(['40000']);
+  });
+
   it('upserts, merges, joins and chains', async () => {
     await c.each(
       'CREATE TABLE stock (item text PRIMARY KEY, n int NOT NULL DEFAULT 0, at timestamptz DEFAULT clock_timestamp())',
