@@ -218,10 +218,11 @@ export class SimNode implements Endpoint {
       world.count('snapshots installed');
       this.feed({ type: 'install', snapshot });
     }
-    for (const { index, payload } of effects.committed) {
+    for (const { index, term, payload } of effects.committed) {
       const text = decoder.decode(payload);
       const command = payload.length === 0 ? undefined : (JSON.parse(text) as LogCommand);
       const isNew = index > world.oracle.log.length;
+      if (isNew) world.oracle.durable(index, term);
       world.oracle.delivered(this, index, text, command);
       if (isNew) world.logged(index, command);
       this.feed({ type: 'entry', entry: { index, command } });

@@ -117,6 +117,13 @@ export class Oracle {
 
   // ---- the rules
 
+  /** What a node takes as decided is on the disks of a majority. */
+  durable(index: number, term: number): void {
+    const holders = this.#nodes().filter(({ storage }) => storage.has(index, term)).length;
+    if (holders * 2 > this.#nodes().length) return;
+    throw new Violation('durable decision', `entry ${index} of term ${term} is decided, and on ${holders} disks only`);
+  }
+
   /** I5: after EXCLUDE(n, e), or a new ADMIT(n), no COMMIT of (n, e) enters the log. */
   #noCommitAfterEpoch(index: number, gid: Gid, members: ReadonlyMap<number, number>): void {
     const [, , node, epoch] = gid.split(':');

@@ -29,6 +29,12 @@ export class RaftStorage {
     return this.#durable;
   }
 
+  has(index: number, term: number): boolean {
+    const { snapshot, entries } = this.#durable;
+    const base = snapshot?.index ?? 0;
+    return base >= index || entries.at(index - base - 1)?.term === term;
+  }
+
   write(request: Request): void {
     this.#waiting.push(request);
     this.#work();
