@@ -66,12 +66,12 @@ function benchCommand(): Command {
     .option('--quick', 'short runs at a small scale, to see that all works')
     .option('--json <file>', 'write all that was measured')
     .option('--markdown <file>', 'write the tables, between the marks of a file that has them')
-    .action(async (names: string[], flags: Flags & CommonFlags) => {
+    .action(async (names: string[], flags: Flags & CommonFlags, command: Command) => {
       if (flags.build) build();
       const chosen = [...names.map(workloadName), ...(flags.workloads ?? [])];
       await compare({
         ...flags,
-        ...(flags.quick === true ? QUICK : {}),
+        ...(flags.quick === true ? unlessGiven(command, QUICK) : {}),
         workloads: chosen.length > 0 ? chosen : DEFAULT_WORKLOADS,
       });
     });
@@ -93,6 +93,12 @@ function profileCommand(): Command {
       if (flags.build) build();
       await profile({ ...flags, workload: name });
     });
+}
+
+/** Those of the settings that were not given on the command line. */
+function unlessGiven<T extends object>(command: Command, settings: T): Partial<T> {
+  const isGiven = (name: string): boolean => command.getOptionValueSource(name) === 'cli';
+  return Object.fromEntries(Object.entries(settings).filter(([name]) => !isGiven(name))) as Partial<T>;
 }
 
 function build(): void {
