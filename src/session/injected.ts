@@ -68,11 +68,12 @@ export const FAIL = 'ROLLBACK TO SAVEPOINT "refused by multimaster"';
 
 /**
  * Asks whether the transaction wrote (facts: no transaction id means no), and if so leaves the gid in its WAL, since a prepared
- * transaction may otherwise decode to nothing. Then the commit level. Built-ins only, whatever the search_path.
+ * transaction may otherwise decode to nothing. Then the commit level and the
+ * isolation level. Built-ins only, whatever the search_path.
  */
 export function probeSql(gid: string, chain: boolean): string {
-  const modes = ['transaction_isolation', 'transaction_read_only', 'transaction_deferrable'];
-  const settings = ['synchronous_commit', ...(chain ? modes : [])];
+  const modes = ['transaction_read_only', 'transaction_deferrable'];
+  const settings = ['synchronous_commit', 'transaction_isolation', ...(chain ? modes : [])];
   return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN NULL ELSE pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text END, ${settings
     .map((name) => `pg_catalog.current_setting('${name}')`)
     .join(', ')}`;

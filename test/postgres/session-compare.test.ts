@@ -21,7 +21,7 @@ const CONTROL = [
   ...[
     'begin',
     'begin',
-    'BEGIN ISOLATION LEVEL SERIALIZABLE',
+    'BEGIN ISOLATION LEVEL REPEATABLE READ',
     'start transaction',
     'begin read only',
     'commit',

@@ -279,15 +279,26 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
 
     it('keeps AND CHAIN and the modes of the transaction', async () => {
       const client = await proxy.connect();
-      await client.query('BEGIN ISOLATION LEVEL SERIALIZABLE');
+      await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
       await client.query('INSERT INTO t VALUES (1)');
       await client.query('COMMIT AND CHAIN');
       expect((await client.query('SHOW transaction_isolation')).rows).toEqual([
-        { transaction_isolation: 'serializable' },
+        { transaction_isolation: 'repeatable read' },
       ]);
       await client.query('INSERT INTO t VALUES (2)');
       await client.query('COMMIT');
       expect(proxy.commits.prepared).toHaveLength(2);
+    });
+
+    it('refuses to write in a SERIALIZABLE transaction, and lets it read', async () => {
+      const client = await proxy.connect();
+      await client.query('BEGIN ISOLATION LEVEL SERIALIZABLE');
+      await client.query('SELECT count(*) FROM t');
+      await client.query('COMMIT');
+      await client.query('BEGIN ISOLATION LEVEL SERIALIZABLE');
+      await client.query('INSERT INTO t VALUES (1)');
+      await expect(client.query('COMMIT')).rejects.toMatchObject({ code: '0A000' });
+      expect(proxy.commits.prepared).toHaveLength(0);
     });
 
     it('waits for every member when the session asks for remote_apply', async () => {

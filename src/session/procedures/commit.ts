@@ -1,6 +1,6 @@
 import { PgError } from '../../runtime/errors.ts';
 import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
-import { answered, settled, uncancelled } from '../context.ts';
+import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
 import { literal, probeSql } from '../injected.ts';
 import type { Style } from '../injected.ts';
@@ -11,6 +11,15 @@ import type { InjectedSegment } from '../segments.ts';
 export function askWhetherWritten(context: Context, style: Style, chain = false): InjectedSegment {
   return context.inject(style, probeSql(context.transactionName(), chain));
 }
+
+/**
+ * PostgreSQL finds dangerous structures among the transactions of its own server only: two that ran on two nodes would both commit. Never
+ * weakened silently, so refused.
+ */
+const SERIALIZABLE = refused(
+  'SERIALIZABLE transactions that write are not supported in a coordinated database',
+  'Use REPEATABLE READ, which works across all nodes, or READ COMMITTED with explicit locks.',
+);
 
 /** How a transaction ended: undefined when it is committed, else the ErrorResponse for the client. */
 export type CommitError = Buffer | undefined;
@@ -28,7 +37,7 @@ export function* commitTransaction(context: Context, style: Style, asked: Inject
   if (context.aborted !== undefined) return yield* giveUp(context, style, takeAbort(context));
   if (asked.failed !== undefined || row === undefined) return yield* giveUp(context, style, asked.failed);
   if (row[0] === null) return yield* commitRead(context, style);
-  const refusal = context.commits.refusal();
+  const refusal = row[2] === 'serializable' ? SERIALIZABLE : context.commits.refusal();
   if (refusal !== undefined) {
     context.hooks.count('refused');
     return yield* giveUp(context, style, errorResponse(refusal));
