@@ -7,7 +7,7 @@ type Fault = (world: World, node: SimNode) => void;
 const downtime = (rng: Rng): number => rng.wait(rng.pick([30, 200, 700]));
 
 function restartLater(world: World, node: SimNode): void {
-  world.loop.after(downtime(world.rng), () => world.startProxy(node));
+  world.later(downtime(world.rng), () => world.startProxy(node));
 }
 
 function pause(world: World, node: SimNode, which: 'process' | 'postgres'): void {
@@ -15,7 +15,7 @@ function pause(world: World, node: SimNode, which: 'process' | 'postgres'): void
   if (!process.alive || process.stopped) return;
   process.stopped = true;
   const { life } = process;
-  world.loop.after(downtime(world.rng), () => {
+  world.later(downtime(world.rng), () => {
     if (process.life === life) world.loop.resume(process);
   });
 }
@@ -26,7 +26,7 @@ function partition(world: World, chosen: (from: number, to: number) => boolean):
     for (const to of world.nodeIds) if (from !== to && chosen(from, to)) cut.add(from * 64 + to);
   if (cut.size === 0) return;
   const epoch = world.newPartition(cut);
-  world.loop.after(downtime(world.rng) * 1.5, () => world.healPartition(epoch));
+  world.later(downtime(world.rng) * 1.5, () => world.healPartition(epoch));
 }
 
 const sides = (world: World): Set<number> => new Set(world.nodeIds.filter(() => world.rng.chance(0.5)));
@@ -36,7 +36,7 @@ const sides = (world: World): Set<number> => new Set(world.nodeIds.filter(() => 
  * all that the log commits, or the only copy of a commit could be thrown away.
  */
 function cloneWhenOut(world: World, node: SimNode, patience: number): void {
-  world.loop.after(world.rng.between(10, 60), () => {
+  world.later(world.rng.between(10, 60), () => {
     if (node.process.alive || node.postgres.process.alive) return;
     const donor = world.rng.pick(world.nodes);
     const isOut = !world.oracle.members.has(node.id) && donor !== node;
@@ -58,12 +58,12 @@ const FAULTS: Readonly<Record<string, Fault>> = {
   },
   'postgres crash': (world, node) => {
     world.crashPostgres(node);
-    world.loop.after(downtime(world.rng), () => node.postgres.start());
+    world.later(downtime(world.rng), () => node.postgres.start());
   },
   'node crash': (world, node) => {
     node.crash();
     world.crashPostgres(node);
-    world.loop.after(downtime(world.rng), () => node.postgres.start());
+    world.later(downtime(world.rng), () => node.postgres.start());
     restartLater(world, node);
   },
   'clone anew': (world, node) => {
@@ -76,7 +76,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
       if (world.rng.chance(0.2)) continue;
       node.crash();
       if (world.rng.chance(0.7)) world.crashPostgres(node);
-      world.loop.after(downtime(world.rng), () => node.postgres.start());
+      world.later(downtime(world.rng), () => node.postgres.start());
       restartLater(world, node);
     }
   },
@@ -98,7 +98,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     partition(world, (from, to) => from === (node.id as number) || to === (node.id as number)),
   flapping: (world, node) => {
     for (let i = 0; i < 6; i++) {
-      world.loop.after(i * world.rng.between(20, 120), () =>
+      world.later(i * world.rng.between(20, 120), () =>
         partition(
           world,
           (from, to) => (from === (node.id as number)) !== (to === (node.id as number)) && world.rng.chance(0.7),
@@ -113,13 +113,13 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     const factor = world.rng.pick([10, 60]);
     node.diskSlowness = factor;
     if (world.rng.chance(0.5)) node.postgres.slowness = factor;
-    world.loop.after(downtime(world.rng) * 2, () => {
+    world.later(downtime(world.rng) * 2, () => {
       node.diskSlowness = node.postgres.slowness = 1;
     });
   },
   'slow network': (world) => {
     world.network.slowness = world.rng.pick([8, 30]);
-    world.loop.after(downtime(world.rng), () => {
+    world.later(downtime(world.rng), () => {
       world.network.slowness = 1;
     });
   },
@@ -142,7 +142,6 @@ export class Faults {
   readonly #world: World;
   readonly #kinds: string[];
   readonly #every: number;
-  #active = true;
 
   constructor(world: World) {
     this.#world = world;
@@ -160,14 +159,9 @@ export class Faults {
     this.#next();
   }
 
-  stop(): void {
-    this.#active = false;
-  }
-
   #next(): void {
     const world = this.#world;
-    world.loop.after(world.rng.wait(this.#every), () => {
-      if (!this.#active) return;
+    world.later(world.rng.wait(this.#every), () => {
       const kind = world.rng.pick(this.#kinds);
       const node = world.rng.pick(world.nodes);
       world.note('====', `${kind} (node ${node.id})`);

@@ -35,6 +35,7 @@ export class World {
   readonly #faults: Faults;
   acceptsWork = true;
   #partition = 0;
+  #hasFaults = true;
 
   constructor(seed: number, verbose = false) {
     this.seed = seed;
@@ -69,7 +70,7 @@ export class World {
   // ---- the end
 
   #heal(): void {
-    this.#faults.stop();
+    this.#hasFaults = false;
     this.note('====', 'the faults end');
     this.#partition++;
     this.network.heal();
@@ -159,6 +160,13 @@ export class World {
   }
 
   // ---- what faults do
+
+  /** The later part of a fault: not once all faults have ended, as everything is whole then. */
+  later(delay: number, act: () => void): void {
+    this.loop.after(delay, () => {
+      if (this.#hasFaults) act();
+    });
+  }
 
   startProxy(node: SimNode): void {
     if (!node.process.alive) node.start();
