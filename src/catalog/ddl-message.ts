@@ -6,6 +6,8 @@ export interface DdlStatement {
   readonly statement: string;
   /** current_user at the origin: becomes the owner of what is created. */
   readonly role: string;
+  /** session_user, which a statement may name as an owner. */
+  readonly sessionRole: string;
   /** The settings that can change what the statement means, by name. */
   readonly settings: Readonly<Record<string, string>>;
 }
@@ -24,7 +26,8 @@ export class DdlMessages {
 
   /** `ordinal` counts the DDL statements of the transaction from 0, those that failed or were rolled back as well. */
   encode(gid: string, ordinal: number, ddl: DdlStatement): string {
-    const body = JSON.stringify({ gid, ordinal, statement: ddl.statement, role: ddl.role, settings: ddl.settings });
+    const { statement, role, sessionRole, settings } = ddl;
+    const body = JSON.stringify({ gid, ordinal, statement, role, sessionRole, settings });
     return `${this.#sign(body)} ${body}`;
   }
 
@@ -60,9 +63,10 @@ export function replayStatements(ddl: DdlStatement): string[] {
   const settings = Object.entries(ddl.settings);
   return [
     ...settings.map(([name, value]) => `SELECT pg_catalog.set_config(${literal(name)}, ${literal(value)}, true)`),
+    `SET LOCAL SESSION AUTHORIZATION ${identifier(ddl.sessionRole)}`,
     `SET LOCAL ROLE ${identifier(ddl.role)}`,
     ddl.statement,
-    'SET LOCAL ROLE NONE',
+    'SET LOCAL SESSION AUTHORIZATION DEFAULT',
     ...settings.map(([name]) => `SET LOCAL ${identifier(name)} TO DEFAULT`),
   ];
 }

@@ -28,6 +28,8 @@ const CHECK_DEFERRED = `DO $$ BEGIN
 EXCEPTION WHEN unique_violation OR exclusion_violation THEN
 END $$`;
 
+const EMIT_BYTES = 'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)';
+
 /** What was found out about local tables, shared by the transactions of one session until the schema changes. */
 export interface TableCache {
   /** By the bytes of the origin's RELATION message: another definition there is another key here. */
@@ -227,12 +229,14 @@ export class TransactionReplay {
       this.#checkDeferred();
       return this.#runDdl(content);
     }
-    const parameters = [Buffer.from(prefix), Buffer.from(`\\x${content.toString('hex')}`)];
-    this.#context.pipeline.once(
-      'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)',
-      parameters,
-    );
+    this.#repeat(prefix, content);
     return undefined;
+  }
+
+  /** As bytes, which no encoding of a database changes: a schema statement is signed. */
+  #repeat(prefix: string, content: Buffer): void {
+    const parameters = [Buffer.from(prefix), Buffer.from(`\\x${content.toString('hex')}`)];
+    this.#context.pipeline.once(EMIT_BYTES, parameters);
   }
 
   async #runDdl(content: Buffer): Promise<void> {
@@ -244,7 +248,7 @@ export class TransactionReplay {
     this.#nextOrdinal = ordinal + 1;
     for (const sql of this.#context.ddl(content, ordinal)) pipeline.once(sql);
     // The message itself goes on, so that this node's own WAL tells the whole transaction as well.
-    pipeline.once(EMIT, [Buffer.from(DDL_PREFIX), content]);
+    this.#repeat(DDL_PREFIX, content);
     await this.#settled();
     this.#context.cache.statements.clear();
     this.#tables.clear();
