@@ -266,9 +266,9 @@ export class DatabaseReplica {
     this.#decoder.finished(gid);
   }
 
-  /** What replays wait for that have been running for at least `age` milliseconds. */
-  async blocked(age: number): Promise<{ gid: Gid; blocked: Blocked }[]> {
-    const running = this.#pool.runningSince(performance.now() - age);
+  /** What replays wait for that have been running for at least `age` milliseconds; of those only that are due. */
+  async blocked(age: number, isDue: (gid: Gid) => boolean): Promise<{ gid: Gid; blocked: Blocked }[]> {
+    const running = new Map([...this.#pool.runningSince(performance.now() - age)].filter(([, gid]) => isDue(gid)));
     if (running.size === 0) return [];
     const found = await findBlockers(this.#watch, [...running.keys()]);
     return found.flatMap((blocked) => {

@@ -53,8 +53,8 @@ export interface LocalReplicaOptions {
 
 const RECONNECT_DELAY = 500;
 const SWEEP_INTERVAL = 5000;
-/** Milliseconds after which a replay that was found waiting is looked at again. */
-const LOOK_AGAIN = 2;
+/** Milliseconds after which a replay that was found waiting is looked at again, at the latest. */
+const MAX_PATIENCE = 200;
 const HISTORY_INTERVAL = 5000;
 
 /**
@@ -78,6 +78,8 @@ export class LocalReplica {
   readonly #committing = new Map<LogIndex, DecidedCommit>();
   readonly #timers: NodeJS.Timeout[] = [];
   #looking: NodeJS.Timeout | undefined;
+  /** Replays that were found waiting, and when to look at them again. */
+  readonly #patience = new Map<Gid, { readonly holder: string; readonly pause: number; readonly until: number }>();
   #suspects = new Set<Gid>();
 
   constructor(options: LocalReplicaOptions) {
@@ -329,6 +331,7 @@ export class LocalReplica {
   #onApplied(gid: Gid, result: ApplyResult): void {
     const begun = this.#begun.get(gid);
     this.#begun.delete(gid);
+    this.#patience.delete(gid);
     const { events } = this.#options;
     switch (result.type) {
       case 'prepared':
@@ -344,23 +347,32 @@ export class LocalReplica {
     }
   }
 
-  /** Finds out who stands in the way of replays that take long; sooner again where somebody does. */
+  /** Finds out who stands in the way of replays that take long. */
   async #look(): Promise<void> {
-    let blocked = false;
     if (this.#up) {
       try {
         for (const database of this.#databases.values()) {
-          for (const found of await database.blocked(this.#options.conflictCheckAfter)) {
-            blocked = true;
+          const isDue = (gid: Gid) => (this.#patience.get(gid)?.until ?? 0) <= performance.now();
+          for (const found of await database.blocked(this.#options.conflictCheckAfter, isDue)) {
             this.#report(found.gid, found.blocked, database);
+            this.#wait(found.gid, found.blocked);
           }
         }
       } catch (error) {
         this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
       }
     }
-    const pause = blocked ? LOOK_AGAIN : this.#options.conflictCheckAfter;
-    if (!this.#stopped) this.#looking = setTimeout(() => void this.#look(), pause);
+    if (!this.#stopped) this.#looking = setTimeout(() => void this.#look(), this.#options.conflictCheckAfter);
+  }
+
+  /** What was found is being seen to: looking again costs PostgreSQL more with every session that waits for the same row. */
+  #wait(gid: Gid, { holder }: Blocked): void {
+    const name = holder.type === 'prepared' ? holder.gid : String(holder.pid);
+    const before = this.#patience.get(gid);
+    const shortest = this.#options.conflictCheckAfter / 2;
+    // Somebody else in the way is news, and to be seen to at once.
+    const pause = before?.holder === name ? Math.min(before.pause * 2, MAX_PATIENCE) : shortest;
+    this.#patience.set(gid, { holder: name, pause, until: performance.now() + pause });
   }
 
   #report(gid: Gid, { holder, between, table }: Blocked, database: DatabaseReplica): void {
