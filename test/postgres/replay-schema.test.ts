@@ -138,6 +138,11 @@ describe('replay of schema changes', () => {
       'GRANT INSERT (id) ON elsewhere TO reader WITH GRANT OPTION',
     );
     const client = c.client(2);
+    await client.query('SET SESSION AUTHORIZATION reader; SET ROLE "the Owner"');
+    await client.query('CREATE TABLE "mine, too".by_session (id int)');
+    await client.query('SET ROLE NONE');
+    await client.query('ALTER TABLE "mine, too".by_session OWNER TO SESSION_USER');
+    await client.query('RESET SESSION AUTHORIZATION');
     await client.query('SET ROLE reader');
     await expect(client.query('CREATE TABLE nope.x (id int)')).rejects.toThrow();
     await expect(client.query('DROP ROLE "the Owner"')).rejects.toThrow('permission denied');

@@ -152,8 +152,8 @@ export class ReplayCluster {
   }
 
   /** That all nodes have the same data and schema, and nothing left over. */
-  async expectSame(): Promise<void> {
-    const report = await verify(targetsOfPlayground(this.cluster.dir));
+  async expectSame(waitMs = 20_000): Promise<void> {
+    const report = await verify(targetsOfPlayground(this.cluster.dir), { waitMs });
     expect(report.same ? [] : formatReport(report)).toEqual([]);
   }
 
