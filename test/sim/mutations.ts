@@ -269,6 +269,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'raft: commits an earlier term by counting',
+    because: 'figure 8 of the Raft paper needs five elections in a row; test/transcripts has the story',
     edits: [[LEADER, 'this.#log.termAt(index) === this.#term ? index', 'true ? index']],
   },
   {
@@ -280,6 +281,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'raft: votes before the vote is durable',
+    because: 'a crash must fall between vote and disk, twice in one term; test/unit/consensus notices it',
     edits: [
       [
         RAFT,
