@@ -12,6 +12,12 @@ interface Commit {
   readonly gid: string;
 }
 
+/** What one node's WAL tells, in its order. */
+export interface History {
+  readonly name: string;
+  readonly commits: readonly Commit[];
+}
+
 export interface OrderReport {
   /** Commits that every node's WAL still has. */
   readonly commits: number;
@@ -29,19 +35,31 @@ const TIMEOUT = 60_000;
 export async function compareOrder(targets: readonly Target[], database: string): Promise<OrderReport> {
   const histories = await Promise.all(targets.map((target) => readHistory(target, database)));
   const notes: string[] = [];
-  const lists: { name: string; commits: readonly Commit[] }[] = [];
+  const lists: History[] = [];
   histories.forEach((history, i) => {
     if (Array.isArray(history)) lists.push({ name: targets[i].name, commits: history });
     else notes.push(`${targets[i].name} keeps no history to compare the order of commits by`);
   });
-  const from = Math.max(...lists.map(({ commits }) => commits.at(0)?.index ?? 0));
-  const common = lists.map(({ name, commits }) => ({ name, commits: commits.filter(({ index }) => index >= from) }));
-  const differences = common.length < 2 ? [] : compareLists(common);
-  return { commits: common.at(0)?.commits.length ?? 0, differences, notes };
+  const common = commonPart(lists);
+  return { commits: common.at(0)?.commits.length ?? 0, differences: compareLists(common), notes };
 }
 
-function compareLists(lists: readonly { name: string; commits: readonly Commit[] }[]): Difference[] {
-  const longest = Math.max(...lists.map(({ commits }) => commits.length));
+/**
+ * What every node's WAL still tells, by log index. Each node lets go of its WAL by itself, so that histories begin at different
+ * places, and one can be empty. That a node has not committed what others have shows in its committed index, not here.
+ */
+export function commonPart(histories: readonly History[]): History[] {
+  const from = Math.max(...histories.map(({ commits }) => commits.at(0)?.index ?? Infinity));
+  const to = Math.min(...histories.map(({ commits }) => commits.at(-1)?.index ?? -Infinity));
+  return histories.map(({ name, commits }) => ({
+    name,
+    commits: commits.filter(({ index }) => index >= from && index <= to),
+  }));
+}
+
+/** The first place at which the histories differ. */
+export function compareLists(lists: readonly History[]): Difference[] {
+  const longest = Math.max(0, ...lists.map(({ commits }) => commits.length));
   const describe = (commit: Commit | undefined) => (commit === undefined ? 'nothing' : `${commit.index} ${commit.gid}`);
   for (let at = 0; at < longest; at++) {
     const found = lists.map(({ name, commits }) => [name, describe(commits.at(at))] as const);
