@@ -1,4 +1,5 @@
 import type { ControlClient } from '../control-client.ts';
+import { waitsOf, type Wait } from './wait-graph.ts';
 
 /** A lock that a replay waits for, and who stands between. */
 export interface Blocked {
@@ -14,27 +15,18 @@ export interface Blocked {
 }
 
 /**
- * Each replay with the ends of its waiting chains, and what lies between: clients that queue for the same row stand before the
- * replay as well. Process 0 stands for a prepared transaction.
+ * Whom these backends wait for, if they do; 0 stands for a prepared transaction. Locks that are held for one step only, such as
+ * the one to extend a table by a page, go by themselves: whoever holds one is in nobody's way.
  */
-const CHAINS = `
-WITH RECURSIVE chain(root, waiter, blocker, between) AS (
-  SELECT root, root, blocker, ARRAY[]::pg_catalog.int4[]
-  FROM pg_catalog.unnest($1::pg_catalog.int4[]) root, pg_catalog.unnest(pg_catalog.pg_blocking_pids(root)) blocker
-  UNION
-  SELECT chain.root, chain.blocker, next, chain.between || chain.blocker
-  FROM chain, pg_catalog.unnest(pg_catalog.pg_blocking_pids(chain.blocker)) next
-  WHERE chain.blocker <> 0 AND pg_catalog.cardinality(chain.between) < 8 AND next <> ALL (chain.between)
-)
-SELECT root, waiter, blocker, between,
-  (SELECT l.relation::pg_catalog.regclass::pg_catalog.text FROM pg_catalog.pg_locks l
-   WHERE l.pid = root AND l.locktype IN ('tuple', 'relation') ORDER BY l.locktype = 'tuple' DESC, l.granted LIMIT 1) AS "table"
-FROM chain
-WHERE blocker = 0 OR pg_catalog.cardinality(pg_catalog.pg_blocking_pids(blocker)) = 0`;
+const BLOCKERS = `
+SELECT pid, pg_catalog.pg_blocking_pids(pid) AS blockers
+FROM pg_catalog.unnest($1::pg_catalog.int4[]) pid
+WHERE EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(pid)
+  WHERE wait_event_type = 'Lock' AND wait_event NOT IN ('extend', 'page', 'frozenid', 'spectoken'))`;
 
-/** The gids of the prepared transactions that a backend waits for: what holds its lock has no process, but a transaction. */
+/** The gids of the prepared transactions that backends wait for: what holds the lock has no process, but a transaction. */
 const PREPARED_HOLDERS = `
-SELECT DISTINCT p.gid
+SELECT DISTINCT w.pid, p.gid
 FROM pg_catalog.pg_locks w
 JOIN pg_catalog.pg_locks h ON h.granted AND h.pid IS NULL AND h.locktype = w.locktype
   AND h.database IS NOT DISTINCT FROM w.database AND h.relation IS NOT DISTINCT FROM w.relation
@@ -44,32 +36,68 @@ JOIN pg_catalog.pg_locks h ON h.granted AND h.pid IS NULL AND h.locktype = w.loc
   AND h.objsubid IS NOT DISTINCT FROM w.objsubid
 JOIN pg_catalog.pg_locks x ON x.virtualtransaction = h.virtualtransaction AND x.locktype = 'transactionid' AND x.granted
 JOIN pg_catalog.pg_prepared_xacts p ON p.transaction = x.transactionid
-WHERE w.pid = $1 AND NOT w.granted`;
+WHERE w.pid = ANY ($1::pg_catalog.int4[]) AND NOT w.granted`;
 
-interface ChainRow {
-  readonly root: number;
-  readonly waiter: number;
-  readonly blocker: number;
-  readonly between: readonly number[];
-  readonly table: string | null;
+/** The table whose row a backend waits for: it has a place in the row's queue, or waits for the table itself. */
+const TABLES = `
+SELECT DISTINCT ON (pid) pid, relation::pg_catalog.regclass::pg_catalog.text AS "table"
+FROM pg_catalog.pg_locks WHERE pid = ANY ($1::pg_catalog.int4[]) AND locktype IN ('tuple', 'relation')
+ORDER BY pid, locktype = 'tuple' DESC, granted`;
+
+/**
+ * Looks up what these apply sessions wait for. One short question when none of them waits; otherwise one for each link of the
+ * longest chain, in which every backend is asked about once, however many wait for it, and two more.
+ */
+export async function findBlockers(client: ControlClient, pids: readonly number[]): Promise<Blocked[]> {
+  const blockers = await readWaits(client, pids);
+  const waits = pids.flatMap((pid) => waitsOf(pid, blockers));
+  if (waits.length === 0) return [];
+  const prepared = await readPreparedHolders(
+    client,
+    waits.flatMap(({ end }) => (end.type === 'prepared' ? [end.waiter] : [])),
+  );
+  const tables = await readTables(client, [...new Set(waits.map(({ root }) => root))]);
+  return waits.flatMap((wait) => describe(wait, prepared, tables.get(wait.root)));
 }
 
-/** Looks up what these apply sessions wait for; costs a fraction of a millisecond when none of them waits. */
-export async function findBlockers(client: ControlClient, pids: readonly number[]): Promise<Blocked[]> {
-  const { rows } = await client.ask<ChainRow>({ name: 'pgmm_chains', text: CHAINS, values: [pids] });
-  const found: Blocked[] = [];
-  for (const { root, waiter, blocker, between, table } of rows) {
-    const common = { pid: root, between, table: table ?? undefined };
-    if (blocker !== 0) {
-      found.push({ ...common, holder: { type: 'backend', pid: blocker } });
-      continue;
-    }
-    const holders = await client.ask<{ gid: string }>({
-      name: 'pgmm_holders',
-      text: PREPARED_HOLDERS,
-      values: [waiter],
+async function readWaits(client: ControlClient, roots: readonly number[]): Promise<Map<number, readonly number[]>> {
+  const blockers = new Map<number, readonly number[]>();
+  const asked = new Set<number>([0]);
+  let next = [...roots];
+  while (next.length > 0) {
+    for (const pid of next) asked.add(pid);
+    const { rows } = await client.ask<{ pid: number; blockers: number[] }>({
+      ...{ name: 'pgmm_blockers', text: BLOCKERS, values: [next] },
     });
-    for (const { gid } of holders.rows) found.push({ ...common, holder: { type: 'prepared', gid } });
+    for (const row of rows) if (row.blockers.length > 0) blockers.set(row.pid, [...new Set(row.blockers)]);
+    next = [...new Set(rows.flatMap((row) => row.blockers))].filter((pid) => !asked.has(pid));
   }
-  return found;
+  return blockers;
+}
+
+async function readPreparedHolders(client: ControlClient, waiters: readonly number[]): Promise<Map<number, string[]>> {
+  const holders = new Map<number, string[]>();
+  if (waiters.length === 0) return holders;
+  const { rows } = await client.ask<{ pid: number; gid: string }>({
+    ...{ name: 'pgmm_holders', text: PREPARED_HOLDERS, values: [[...new Set(waiters)]] },
+  });
+  for (const { pid, gid } of rows) holders.set(pid, [...(holders.get(pid) ?? []), gid]);
+  return holders;
+}
+
+async function readTables(client: ControlClient, pids: readonly number[]): Promise<Map<number, string>> {
+  const { rows } = await client.ask<{ pid: number; table: string }>({
+    ...{ name: 'pgmm_tables', text: TABLES, values: [pids] },
+  });
+  return new Map(rows.map(({ pid, table }) => [pid, table]));
+}
+
+function describe(
+  { root, end, between }: Wait,
+  prepared: ReadonlyMap<number, readonly string[]>,
+  table: string | undefined,
+): Blocked[] {
+  const common = { pid: root, between, table };
+  if (end.type === 'backend') return [{ ...common, holder: end }];
+  return (prepared.get(end.waiter) ?? []).map((gid) => ({ ...common, holder: { type: 'prepared', gid } }));
 }
