@@ -63,6 +63,8 @@ const SETTINGS = {
 const PIECE = 256 * 1024;
 const DUPLICATE_OBJECT = '42710';
 const QUERY_CANCELED = '57014';
+/** Integrity constraint violations, serialization failures and deadlocks, cancellations. */
+const SAYS_NOTHING_OF_TABLES = /^(23|40|57014)/;
 /** A row that is missing can be one of several equal ones that another transaction took meanwhile. */
 const MAX_ATTEMPTS = 4;
 
@@ -219,8 +221,8 @@ export class ApplySession {
     if (this.#connection.closed !== undefined) return { type: 'lost', error };
     const rolledBack = await this.#tryQuery('ROLLBACK');
     if (rolledBack !== undefined) return { type: 'lost', error: rolledBack };
-    // Statements may have failed because of what they were prepared for is gone.
-    this.#forget();
+    // A statement may have failed because what it was prepared for is gone. A lost conflict says nothing of the kind.
+    if (!SAYS_NOTHING_OF_TABLES.test(error.sqlstate)) this.#forget();
     if (error.sqlstate === DUPLICATE_OBJECT && (await this.#isPrepared(gid))) return { type: 'prepared', rows: 0 };
     return { type: 'failed', error };
   }

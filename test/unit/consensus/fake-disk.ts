@@ -101,6 +101,16 @@ export class FakeDisk implements Disk {
   }
 
   #fileOf(inode: Inode): DiskFile {
+    const sync = async (): Promise<void> => {
+      await this.#spend();
+      this.syncs++;
+      if (this.failNextSync) {
+        this.failNextSync = false;
+        throw new Error('EIO: i/o error, fdatasync');
+      }
+      inode.durable = Buffer.from(inode.now);
+      inode.dirty = [];
+    };
     return {
       write: (data, position) => {
         this.#spendNow();
@@ -114,16 +124,8 @@ export class FakeDisk implements Disk {
         inode.now = Buffer.from(inode.now.subarray(0, size));
         inode.dirty.push({ from: size, to: inode.durable.length });
       },
-      sync: async () => {
-        await this.#spend();
-        this.syncs++;
-        if (this.failNextSync) {
-          this.failNextSync = false;
-          throw new Error('EIO: i/o error, fdatasync');
-        }
-        inode.durable = Buffer.from(inode.now);
-        inode.dirty = [];
-      },
+      sync,
+      syncSoon: sync,
       close: () => Promise.resolve(),
     };
   }
