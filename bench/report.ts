@@ -29,7 +29,7 @@ export interface Report {
 
 const NAMES: Readonly<Record<Series, string>> = { plain: 'PostgreSQL', one: 'one node', spread: 'all nodes' };
 /** Since PREPARE was sent: `total` ends with the answer to the client. `replay` and `raft_fsync` stand for themselves. */
-const PHASE_ORDER = ['execute', 'prepare', 'decode', 'vote', 'decide', 'commit', 'total', 'replay', 'raft_fsync'];
+const PHASE_ORDER = ['prepare', 'decode', 'vote', 'precommit', 'commit', 'total', 'replay', 'raft_fsync'];
 
 /** The median of the ratios of pairs that ran side by side: what slows the machine for a while slows both. */
 export function ratioToPlain(result: Result, series: Series): number | undefined {
@@ -139,7 +139,11 @@ export function textReport(report: Report): string {
     ...aligned(resultRows(report.results)),
     ...(phases.length === 0
       ? []
-      : ['', 'mean ms, from PREPARE sent (replay, raft_fsync: each by itself):', ...aligned(phases)]),
+      : [
+          '',
+          'mean ms by step (prepare and decode side by side; replay, raft_fsync: each by itself):',
+          ...aligned(phases),
+        ]),
     ...(errors.length === 0 ? [] : ['', 'clients that gave up:', ...errors]),
   ].join('\n');
 }

@@ -1,13 +1,21 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 
-/** The steps of a coordinated transaction, in order; `total` is what the client waits from COMMIT to its answer. */
-export const PHASES = ['execute', 'prepare', 'decode', 'replay', 'vote', 'decide', 'commit', 'total'] as const;
+/**
+ * The steps of a coordinated transaction. `prepare` and `decode` run side by side from PREPARE TRANSACTION on; then come `vote`, until
+ * every member has prepared, `precommit`, until a majority has the decision, and `commit`, until the client can be answered; `total`
+ * is all of it. `replay` is another node's transaction on this node.
+ */
+export const PHASES = ['prepare', 'decode', 'vote', 'precommit', 'commit', 'total', 'replay'] as const;
 export type Phase = (typeof PHASES)[number];
 
-export const OUTCOMES = ['committed', 'aborted', 'unknown', 'read_only', 'local'] as const;
+/** `read_only`: a block that was looked at and had written nothing. */
+export const OUTCOMES = ['committed', 'aborted', 'unknown', 'read_only'] as const;
 export type Outcome = (typeof OUTCOMES)[number];
 
-/** Who lost: a client's open transaction, a prepared one, or a replay that ran into a local deadlock and is repeated. */
+/**
+ * Who lost: a client's open transaction, a prepared one of this node, another node's on this one; a replay that ran into a local
+ * deadlock, and is repeated; or a key or reference that another node's transaction took.
+ */
 export const CONFLICTS = [
   'client_aborted',
   'prepared_aborted',
@@ -61,13 +69,14 @@ export class Metrics {
 
   readonly #committedIndex: Gauge<'node'>;
   readonly #lag: Gauge<'node'>;
+  readonly #lagBytes: Gauge<'node'>;
   readonly #retainedWal: Gauge<'slot'>;
   readonly #aborts: Counter<'sqlstate'>;
   readonly #intercepted: Counter<'kind'>;
   readonly #eventLoopLag: Histogram;
   readonly #sqlstates = new Map<string, CounterChild>();
   readonly #kinds = new Map<string, CounterChild>();
-  readonly #nodes = new Map<number, { committed: GaugeChild; lag: GaugeChild }>();
+  readonly #nodes = new Map<number, { committed: GaugeChild; lag: GaugeChild; lagBytes: GaugeChild }>();
 
   constructor() {
     const registers = [this.registry];
@@ -116,6 +125,7 @@ export class Metrics {
 
     this.#committedIndex = gauge('committed_index', 'Log index up to which a node has committed.', ['node']);
     this.#lag = gauge('lag_entries', 'Decided entries that a node has yet to commit.', ['node']);
+    this.#lagBytes = gauge('lag_bytes', "This node's WAL since what a node has committed, to a few seconds.", ['node']);
     this.#retainedWal = gauge('slot_retained_wal_bytes', 'WAL that PostgreSQL keeps for a replication slot.', ['slot']);
     this.#aborts = counter('aborts_total', 'Transactions that did not commit, by SQLSTATE.', ['sqlstate']);
     this.#intercepted = counter('intercepted_statements_total', 'Statements that were not passed on as they came.', [
@@ -133,14 +143,20 @@ export class Metrics {
     child(this.#kinds, kind, (name) => this.#intercepted.labels({ kind: name })).inc();
   }
 
-  setNode(node: number, committed: number, lag: number): void {
+  /** `lag` in entries of the log, `lagBytes` of WAL. */
+  setNode(node: number, committed: number, lag: number, lagBytes: number): void {
     let gauges = this.#nodes.get(node);
     if (gauges === undefined) {
-      gauges = { committed: this.#committedIndex.labels({ node }), lag: this.#lag.labels({ node }) };
+      gauges = {
+        committed: this.#committedIndex.labels({ node }),
+        lag: this.#lag.labels({ node }),
+        lagBytes: this.#lagBytes.labels({ node }),
+      };
       this.#nodes.set(node, gauges);
     }
     gauges.committed.set(committed);
     gauges.lag.set(lag);
+    gauges.lagBytes.set(lagBytes);
   }
 
   /** Takes a node that has left off the page. */
@@ -148,6 +164,7 @@ export class Metrics {
     this.#nodes.delete(node);
     this.#committedIndex.remove({ node });
     this.#lag.remove({ node });
+    this.#lagBytes.remove({ node });
   }
 
   /** Replaces what is known about slots. */

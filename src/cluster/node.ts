@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { formatGid, parseGid } from '../commit/gid.ts';
 import { decodeCommand, decodeSnapshot, encodeCommand } from '../commit/log-codec.ts';
 import * as reports from '../commit/core/reports.ts';
-import type { ErrorReport } from '../commit/core/types.ts';
+import type { ErrorReport, LogCommand } from '../commit/core/types.ts';
 import type { Message } from '../consensus/core/messages.ts';
 import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
 import { PgError } from '../runtime/errors.ts';
@@ -43,17 +43,22 @@ export interface ClusterNodeOptions {
   readonly observer: ClusterObserver;
 }
 
+/** Who had to give way; see CONFLICTS in admin/metrics.ts. */
+type Conflict = 'client_aborted' | 'prepared_aborted' | 'replay_refused' | 'replay_deadlock' | 'constraint';
+
 /** Hooks for metrics. */
 export interface ClusterObserver {
   finished(outcome: 'committed' | 'aborted' | 'unknown', sqlstate: string | undefined, phases: CommitPhases): void;
-  conflict(kind: 'client_aborted' | 'prepared_aborted' | 'replay_refused'): void;
+  conflict(kind: Conflict): void;
 }
 
-/** Seconds since PREPARE was sent; undefined for what was not reached. */
+/** Seconds that each step took (see PHASES in admin/metrics.ts); undefined for what was not reached. */
 export interface CommitPhases {
-  readonly prepared: number | undefined;
-  readonly decoded: number | undefined;
-  readonly decided: number | undefined;
+  readonly prepare: number | undefined;
+  readonly decode: number | undefined;
+  readonly vote: number | undefined;
+  readonly precommit: number | undefined;
+  readonly commit: number | undefined;
   readonly total: number;
 }
 
@@ -62,6 +67,7 @@ interface OwnCommit {
   readonly resolve: (outcome: CommitOutcome) => void;
   prepared?: number;
   decoded?: number;
+  proposed?: number;
   decided?: number;
 }
 
@@ -154,9 +160,11 @@ export class ClusterNode implements Commits {
     const replica = this.#replica;
     switch (effect.type) {
       case 'send':
+        if (effect.message.t === 'propose') this.#onProposed(effect.message.command);
         this.#links.send(effect.to, effect.message);
         return;
       case 'append': {
+        this.#onProposed(effect.command);
         const index = this.#raft.propose(encodeCommand(effect.command), effect.term);
         if (index === undefined) this.#events.unshift({ type: 'append-refused' });
         else if (index !== effect.index) throw new Error(`log entry stands at ${index}, not at ${effect.index}`);
@@ -274,6 +282,8 @@ export class ClusterNode implements Commits {
 
   /** The local PostgreSQL has finished a replay, or given it up. */
   onApplied(gid: Gid, error: ErrorReport | undefined): void {
+    if (error?.sqlstate === '40P01') this.#options.observer.conflict('replay_deadlock');
+    else if (error?.sqlstate.startsWith('23') === true) this.#options.observer.conflict('constraint');
     if (!this.#catchUp.onApplied(gid, error)) this.step({ type: 'applied', gid, error });
   }
 
@@ -364,7 +374,11 @@ export class ClusterNode implements Commits {
     };
   }
 
-  #mark(gid: Gid, phase: 'prepared' | 'decoded' | 'decided'): void {
+  #onProposed(command: LogCommand): void {
+    if (command.type === 'commit') this.#mark(command.gid, 'proposed');
+  }
+
+  #mark(gid: Gid, phase: 'prepared' | 'decoded' | 'proposed' | 'decided'): void {
     const own = this.#own.get(gid);
     if (own !== undefined) own[phase] ??= performance.now();
   }
@@ -373,15 +387,26 @@ export class ClusterNode implements Commits {
     const own = this.#own.get(gid);
     if (own === undefined) return;
     this.#own.delete(gid);
-    const seconds = (at: number | undefined) => (at === undefined ? undefined : (at - own.begun) / 1000);
-    this.#options.observer.finished(outcome.type, outcome.type === 'committed' ? undefined : outcome.error.sqlstate, {
-      prepared: seconds(own.prepared),
-      decoded: seconds(own.decoded),
-      decided: seconds(own.decided),
-      total: (performance.now() - own.begun) / 1000,
-    });
+    const sqlstate = outcome.type === 'committed' ? undefined : outcome.error.sqlstate;
+    if (sqlstate === '40001' && own.prepared !== undefined) this.#options.observer.conflict('prepared_aborted');
+    this.#options.observer.finished(outcome.type, sqlstate, phasesOf(own));
     own.resolve(outcome.type === 'committed' ? outcome : { type: outcome.type, error: toPgError(outcome.error) });
   }
+}
+
+function phasesOf({ begun, prepared, decoded, proposed, decided }: OwnCommit): CommitPhases {
+  const now = performance.now();
+  const seconds = (from: number | undefined, to: number | undefined) =>
+    from === undefined || to === undefined ? undefined : (to - from) / 1000;
+  return {
+    prepare: seconds(begun, prepared),
+    decode: seconds(begun, decoded),
+    // With a proposal all votes were in; the last of both was what it waited for before.
+    vote: seconds(Math.max(prepared ?? begun, decoded ?? begun), proposed),
+    precommit: seconds(proposed, decided),
+    commit: seconds(decided, now),
+    total: (now - begun) / 1000,
+  };
 }
 
 /** The log keeps entries for long, and these are views into what was received: each would keep all of that alive. */

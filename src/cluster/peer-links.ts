@@ -35,11 +35,18 @@ const MAX_BACKLOG = 128 * 1024 * 1024;
 const RECONNECT_DELAY = 100;
 const CONNECT_TIMEOUT = 2000;
 
+/** Bytes of all peer links so far. */
+interface PeerTraffic {
+  sent: number;
+  received: number;
+}
+
 /** One direction of one link: this node dials, and only this node sends. */
 class Outgoing {
   readonly #options: PeerLinksOptions;
   readonly #peer: NodeId;
   readonly #kind: LinkKind;
+  readonly #traffic: PeerTraffic;
   #writer: FrameWriter | undefined;
   #socket: net.Socket | undefined;
   #packr = new Packr({ sequential: true });
@@ -47,8 +54,9 @@ class Outgoing {
   #stopped = false;
   #lastFailure = '';
 
-  constructor(options: PeerLinksOptions, peer: NodeId, kind: LinkKind) {
+  constructor(options: PeerLinksOptions, peer: NodeId, kind: LinkKind, traffic: PeerTraffic) {
     this.#options = options;
+    this.#traffic = traffic;
     this.#peer = peer;
     this.#kind = kind;
   }
@@ -113,7 +121,9 @@ class Outgoing {
       this.#socket?.destroy(new Error('peer does not read: too much unsent'));
       return false;
     }
-    writer.send(this.#packr.pack(message));
+    const body = this.#packr.pack(message);
+    this.#traffic.sent += body.length;
+    writer.send(body);
     return true;
   }
 
@@ -149,13 +159,14 @@ export class PeerLinks {
   /** The control connection of each peer: a new one ends the one before, so that what was sent earlier can't arrive later. */
   readonly #current = new Map<NodeId, net.Socket>();
   readonly #server: net.Server;
+  readonly traffic: PeerTraffic = { sent: 0, received: 0 };
 
   constructor(options: PeerLinksOptions) {
     this.#options = options;
     for (const peer of options.peers.keys()) {
       if (peer === options.self) continue;
-      this.#control.set(peer, new Outgoing(options, peer, 'control'));
-      this.#bulk.set(peer, new Outgoing(options, peer, 'bulk'));
+      this.#control.set(peer, new Outgoing(options, peer, 'control', this.traffic));
+      this.#bulk.set(peer, new Outgoing(options, peer, 'bulk', this.traffic));
     }
     this.#server = net.createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
@@ -240,6 +251,9 @@ export class PeerLinks {
       if (hello.kind === 'control') this.#options.onMessage(from, message as PeerMessage);
       else this.#options.onBulk(from, message as BulkMessage);
     });
-    socket.on('data', (chunk: Buffer) => reader.push(chunk));
+    socket.on('data', (chunk: Buffer) => {
+      this.traffic.received += chunk.length;
+      reader.push(chunk);
+    });
   }
 }

@@ -224,6 +224,20 @@ export class DatabaseReplica {
     await this.#history.advance(this.#options.handedOut, needed);
   }
 
+  walSince(index: LogIndex): number {
+    return this.#history.walSince(index);
+  }
+
+  /** Bytes of WAL that this database's slots hold back, by slot. */
+  async retainedWal(): Promise<[slot: string, bytes: number][]> {
+    const { rows } = await this.#keeper.ask<{ slot: string; bytes: string }>(
+      `SELECT slot_name AS slot, (pg_catalog.pg_current_wal_lsn() - restart_lsn)::pg_catalog.int8 AS bytes
+       FROM pg_catalog.pg_replication_slots
+       WHERE database = pg_catalog.current_database() AND slot_name LIKE 'pgmm%' AND restart_lsn IS NOT NULL`,
+    );
+    return rows.map(({ slot, bytes }) => [slot, Number(bytes)]);
+  }
+
   get committer(): OriginCommitConnection {
     return this.#committer;
   }

@@ -81,6 +81,7 @@ export class LocalReplica {
   /** Replays that were found waiting, and when to look at them again. */
   readonly #patience = new Map<Gid, { readonly holder: string; readonly pause: number; readonly until: number }>();
   #suspects = new Set<Gid>();
+  #retainedWal: ReadonlyMap<string, number> = new Map();
 
   constructor(options: LocalReplicaOptions) {
     this.#options = options;
@@ -258,14 +259,29 @@ export class LocalReplica {
     return this.#history.read(reader, request);
   }
 
+  /** Bytes of WAL that PostgreSQL keeps for each of this program's slots. */
+  get retainedWal(): ReadonlyMap<string, number> {
+    return this.#retainedWal;
+  }
+
+  /** Bytes of this server's WAL since about what a node has committed that stands at this index. */
+  walSince(index: LogIndex): number {
+    return Math.max(0, ...[...this.#databases.values()].map((database) => database.walSince(index)));
+  }
+
   async #advanceHistory(): Promise<void> {
     if (!this.#up) return;
+    const retained = new Map<string, number>();
     const needed = this.#options.neededHistory();
     for (const [name, database] of this.#databases) {
-      await database.advanceHistory(needed).catch((error: unknown) => {
+      try {
+        await database.advanceHistory(needed);
+        for (const [slot, bytes] of await database.retainedWal()) retained.set(slot, bytes);
+      } catch (error) {
         this.#options.log.warn({ err: error, database: name }, 'the history slot could not be advanced');
-      });
+      }
     }
+    this.#retainedWal = retained;
   }
 
   /** Lets everything that runs come to its end, then reports what PostgreSQL has. */

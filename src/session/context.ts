@@ -15,11 +15,27 @@ import type { Statements } from './statements.ts';
 
 /** What happens in sessions, for metrics. */
 export type SessionEvent =
-  'read' | 'wrapped' | 'explicit' | 'committed' | 'aborted' | 'unknown' | 'retried' | 'refused' | 'victim';
+  | 'read'
+  | 'read_only'
+  | 'wrapped'
+  | 'explicit'
+  | 'committed'
+  | 'aborted'
+  | 'unknown'
+  | 'retried'
+  | 'refused'
+  | 'victim';
+
+/** Bytes that all sessions have received so far. */
+export interface Traffic {
+  fromClients: number;
+  fromServer: number;
+}
 
 export interface SessionHooks {
   readonly log: Logger;
   readonly count: (event: SessionEvent) => void;
+  readonly traffic: Traffic;
 }
 
 /**

@@ -11,7 +11,7 @@ import { loadParser } from '../sql/parser.ts';
 import { errorResponse } from '../wire/backend-messages.ts';
 import { startupMessage } from '../wire/startup-packet.ts';
 import { cancelOnServer } from './cancel.ts';
-import type { SessionEvent } from './context.ts';
+import type { SessionEvent, Traffic } from './context.ts';
 import { ServerConnection, connectToServer } from './connect.ts';
 import type { ServerAddress } from './connect.ts';
 import { receiveStartup } from './negotiation.ts';
@@ -55,6 +55,7 @@ export interface Listener {
    */
   stop(drain: number): Promise<void>;
   readonly sessions: number;
+  readonly traffic: Readonly<Traffic>;
 }
 
 export function createListener(options: ListenerOptions): Listener {
@@ -68,6 +69,7 @@ class ClientListener implements Listener {
   readonly #secure: SecureContext | undefined;
   readonly #databases: ReadonlySet<string>;
   readonly #classifiers = new Map<string, Classifier>();
+  readonly traffic: Traffic = { fromClients: 0, fromServer: 0 };
   readonly #sessions = new Set<Session>();
   /** By process id and cancel key of the server's backend. */
   readonly #keys = new Map<string, Session>();
@@ -183,7 +185,7 @@ class ClientListener implements Listener {
       commits,
       ddl,
       classifier: this.#classifier(database),
-      hooks: { log, count: metrics?.count ?? ((): void => undefined) },
+      hooks: { log, count: metrics?.count ?? ((): void => undefined), traffic: this.traffic },
       retryBytes: this.#limits.retryBytes,
       cancel: (needed) => this.#cancelRepeatedly(session, backend, needed),
       onKey: (pid, key) => {

@@ -85,10 +85,12 @@ export class Session {
   }
 
   #fromClient(chunk: Buffer): void {
+    this.#options.hooks.traffic.fromClients += chunk.length;
     this.#guard(() => this.engine.fromClient(chunk));
   }
 
   #fromServer(chunk: Buffer): void {
+    this.#options.hooks.traffic.fromServer += chunk.length;
     this.#guard(() => this.engine.fromServer(chunk));
   }
 

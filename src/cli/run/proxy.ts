@@ -6,7 +6,7 @@ import { DdlMessages } from '../../catalog/ddl-message.ts';
 import { CatchUp } from '../../cluster/catch-up.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
-import { ClusterNode } from '../../cluster/node.ts';
+import { ClusterNode, type CommitPhases } from '../../cluster/node.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
 import type { Config } from '../../config/schema.ts';
 import { clientConfig } from '../../config/client-config.ts';
@@ -130,13 +130,8 @@ export class Proxy {
           const { transactions, phases: histograms } = this.#metrics;
           transactions[outcome].inc();
           if (sqlstate !== undefined) this.#metrics.countAbort(sqlstate);
-          if (phases.prepared !== undefined) histograms.prepare.observe(phases.prepared);
-          if (phases.decoded !== undefined) histograms.decode.observe(phases.decoded);
-          if (phases.decided !== undefined) {
-            histograms.decide.observe(phases.decided);
-            histograms.commit.observe(phases.total - phases.decided);
-          }
-          histograms.total.observe(phases.total);
+          for (const [phase, seconds] of Object.entries(phases) as [keyof CommitPhases, number | undefined][])
+            if (seconds !== undefined) histograms[phase].observe(seconds);
         },
         conflict: (kind) => this.#metrics.conflicts[kind].inc(),
       },
@@ -318,7 +313,10 @@ export class Proxy {
       keepalive,
       log,
       metrics: {
-        count: (event) => this.#metrics.countIntercepted(event),
+        count: (event) => {
+          if (event === 'read_only') this.#metrics.transactions.read_only.inc();
+          else this.#metrics.countIntercepted(event);
+        },
         sessions: (open) => this.#metrics.clients.set(open),
       },
     });

@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks';
-import type { Metrics } from '../../admin/metrics.ts';
+import { DIRECTIONS, type Direction, type Metrics } from '../../admin/metrics.ts';
 import type { ClusterStatus, InDoubtTransaction, NodeStatus, StatusSource } from '../../admin/status.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
@@ -36,6 +36,12 @@ const STATES = {
 export class NodeStatusSource implements StatusSource {
   readonly #parts: Parts;
   readonly #startedAt = new Date().toISOString();
+  #counted: Readonly<Record<Direction, number>> = {
+    client_to_server: 0,
+    server_to_client: 0,
+    to_peer: 0,
+    from_peer: 0,
+  };
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -112,6 +118,19 @@ export class NodeStatusSource implements StatusSource {
     return [...own, ...foreign];
   }
 
+  /** Passing bytes on must cost nothing: they are added up there, and counted here now and then. */
+  #countTraffic(): void {
+    const { metrics, listener, links } = this.#parts;
+    const now = {
+      client_to_server: listener.traffic.fromClients,
+      server_to_client: listener.traffic.fromServer,
+      to_peer: links.traffic.sent,
+      from_peer: links.traffic.received,
+    };
+    for (const direction of DIRECTIONS) metrics.bytes[direction].inc(now[direction] - this.#counted[direction]);
+    this.#counted = now;
+  }
+
   /** Brings the gauges up to date. */
   sample(): void {
     const { metrics, node, raft, replica, spool, config } = this.#parts;
@@ -126,9 +145,12 @@ export class NodeStatusSource implements StatusSource {
     metrics.applyBusy.set(busy);
     metrics.spoolMemory.set(spool.usage.memory);
     metrics.spoolDisk.set(spool.usage.disk);
+    metrics.setRetainedWal(replica.retainedWal);
+    this.#countTraffic();
     for (const { id } of config.nodes) {
       const committed = id === config.node ? node.core.committed : node.heardOf(id)?.committed;
-      if (committed !== undefined) metrics.setNode(id, committed, Math.max(0, commitIndex - committed));
+      if (committed === undefined) continue;
+      metrics.setNode(id, committed, Math.max(0, commitIndex - committed), replica.walSince(committed));
     }
   }
 }

@@ -66,6 +66,14 @@ export class HistorySlot {
     return slot;
   }
 
+  /** Bytes of WAL since about what was committed up to this index; samples are some seconds apart. */
+  walSince(index: LogIndex): number {
+    const newest = this.#samples.at(-1);
+    if (newest === undefined) return 0;
+    const passed = this.#samples.filter((sample) => sample.index <= index).at(-1);
+    return Number(newest.position - (passed?.position ?? this.#confirmed));
+  }
+
   /** A copy of the slot gives every commit with a higher index than this. */
   get from(): LogIndex {
     return this.#from;

@@ -49,6 +49,7 @@ function* commitRead(context: Context, style: Style): Procedure<CommitError> {
   const commit = context.injectFixed(style, 'COMMIT');
   yield* answered(commit);
   context.forgetTransaction();
+  context.hooks.count('read_only');
   return commit.failed;
 }
 

@@ -48,10 +48,11 @@ describe('metrics', () => {
 
   it('follow nodes and slots as they come and go', async () => {
     const metrics = new Metrics();
-    metrics.setNode(2, 10, 1);
-    metrics.setNode(3, 9, 2);
+    metrics.setNode(2, 10, 1, 100);
+    metrics.setNode(3, 9, 2, 200);
     metrics.forgetNode(2);
     expect(await lines(metrics, 'pgmm_lag_entries')).toEqual(['pgmm_lag_entries{node="3"} 2']);
+    expect(await lines(metrics, 'pgmm_lag_bytes')).toEqual(['pgmm_lag_bytes{node="3"} 200']);
     metrics.setRetainedWal(new Map([['a', 1]]));
     metrics.setRetainedWal(new Map([['b', 2]]));
     expect(await lines(metrics, 'pgmm_slot_retained_wal_bytes')).toEqual(['pgmm_slot_retained_wal_bytes{slot="b"} 2']);

@@ -51,7 +51,7 @@ class Bench {
       },
       ddl: { announce: () => ({ message: 'm', token: 't' }) },
       classifier: new Classifier(() => NAMES),
-      hooks: { log: pino({ level: 'silent' }), count: () => undefined },
+      hooks: { log: pino({ level: 'silent' }), count: () => undefined, traffic: { fromClients: 0, fromServer: 0 } },
       cancel: () => {
         this.cancels++;
         return { done: true };
