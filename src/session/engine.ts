@@ -56,6 +56,8 @@ export class Engine implements ConflictVictim {
   #restIsDropped = false;
   /** Got it: whatever the server finds wrong with that, the client must not hear of it. */
   #padded: Segment | undefined;
+  /** The server ended the session while a transaction was being committed, and the client was not told so. */
+  #goodbyeHeldBack = false;
 
   constructor(options: EngineOptions) {
     this.#options = options;
@@ -102,9 +104,9 @@ export class Engine implements ConflictVictim {
     return this.#context.terminated;
   }
 
-  /** The server has said why it is about to close the connection. */
+  /** The client has been told, in the server's words, why the connection is about to close. */
   get serverSaidGoodbye(): boolean {
-    return this.#link.fatal;
+    return this.#link.fatal && !this.#goodbyeHeldBack;
   }
 
   fromClient(chunk: Buffer): void {
@@ -225,9 +227,14 @@ export class Engine implements ConflictVictim {
     if (segment instanceof PassSegment && segment.retry) this.#retry = segment;
   }
 
-  #onError(segment: Segment, sqlstate: string, message: Buffer): Buffer | 'drop' | undefined {
+  #onError(segment: Segment | undefined, sqlstate: string, message: Buffer): Buffer | 'drop' | undefined {
     const context = this.#context;
-    if (this.#link.fatal) return context.committing ? 'drop' : undefined;
+    if (this.#link.fatal) {
+      // The server's end says nothing of the transaction that it holds prepared: its client must hear the outcome first.
+      this.#goodbyeHeldBack = context.committing;
+      return context.committing ? 'drop' : undefined;
+    }
+    if (segment === undefined) return undefined;
     const { aborted, doomed } = context;
     if (aborted !== undefined && (sqlstate === '57014' || segment === this.#padded)) {
       aborted.told = true;

@@ -19,8 +19,8 @@ import { withoutChannelBinding } from './startup.ts';
 const READ_ONLY_SETTING = 'default_transaction_read_only';
 
 export interface LinkEvents {
-  /** What an error of the client's statement becomes: other bytes, the same (undefined), or nothing. */
-  error(segment: Segment, sqlstate: string, message: Buffer): Buffer | 'drop' | undefined;
+  /** What an error of the client's statement becomes: other bytes, the same (undefined), or nothing. Without one: what ends the session. */
+  error(segment: Segment | undefined, sqlstate: string, message: Buffer): Buffer | 'drop' | undefined;
   /** The server's process id and cancel key, during startup. */
   key(pid: number, key: Buffer): void;
   segmentDone(segment: Segment): void;
@@ -167,8 +167,7 @@ export class ServerLink implements ServerSink {
     this.copying = false;
     if (isFatal(fields)) this.fatal = true;
     const segment = this.queue.at(0);
-    if (segment === undefined) return true;
-    segment.failed ??= Buffer.from(message);
+    if (segment !== undefined) segment.failed ??= Buffer.from(message);
     if (segment instanceof InjectedSegment && !this.fatal) return false;
     if (segment instanceof ClientSegment) {
       segment.copying = false;

@@ -59,7 +59,10 @@ export class FaultClient {
       return 'committed';
     } catch (error) {
       const code = error instanceof pg.DatabaseError ? (error.code ?? '?') : 'connection';
+      operation.error = `${code} ${(error as Error).message}`;
       this.failures.set(code, (this.failures.get(code) ?? 0) + 1);
+      // Refused at once, as the node can't write now: asking again and again would only cost the others their processor.
+      if (code === '57P03') await pause(RECONNECT);
       // Whatever the state of the connection: a transaction that is open on it must not go on.
       const usable = error instanceof pg.DatabaseError && (await client.query('ROLLBACK').then(yes, no));
       if (!usable) this.#drop();

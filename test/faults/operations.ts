@@ -15,6 +15,8 @@ export interface Operation {
   readonly kind: 'transfer' | 'append' | 'insert';
   readonly node: number;
   answer: Answer;
+  /** The error's SQLSTATE and message. */
+  error?: string;
 }
 
 export const ACCOUNTS = 20;

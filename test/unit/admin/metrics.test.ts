@@ -12,7 +12,13 @@ describe('metrics', () => {
     expect(names.sort()).toEqual([
       ...['pgmm_aborts_total', 'pgmm_apply_queue_length', 'pgmm_apply_sessions_busy', 'pgmm_bytes_total'],
       ...['pgmm_client_connections', 'pgmm_committed_index', 'pgmm_conflicts_total', 'pgmm_event_loop_lag_seconds'],
-      ...['pgmm_in_doubt_transactions', 'pgmm_intercepted_statements_total', 'pgmm_lag_entries', 'pgmm_log_index'],
+      ...[
+        'pgmm_in_doubt_transactions',
+        'pgmm_intercepted_statements_total',
+        'pgmm_lag_bytes',
+        'pgmm_lag_entries',
+        'pgmm_log_index',
+      ],
       ...[
         'pgmm_log_leader',
         'pgmm_log_term',

@@ -18,7 +18,7 @@ describe('what clients were told, against what is there', () => {
 
   it.each([
     ['a lost update', [operation(1, 'committed')], holding(), 'acknowledged and is lost'],
-    ['a failure that was none', [operation(1, 'failed')], holding(1), 'reported as failed and is there'],
+    ['a failure that was none', [operation(1, 'failed')], holding(1), 'and is there'],
     ['a transaction done twice', [operation(1, 'committed')], holding(1, 1), 'there twice'],
     ['one from nowhere', [], holding(7), 'never asked for'],
     ['another kind of mark', [operation(1, 'committed')], { transfer: [1], append: [], insert: [] }, 'is lost'],

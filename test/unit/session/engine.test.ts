@@ -5,6 +5,7 @@ import type { Gid } from '../../../src/runtime/ids.ts';
 import { PgError } from '../../../src/runtime/errors.ts';
 import { Engine } from '../../../src/session/engine.ts';
 import type { CommitOutcome } from '../../../src/session/ports.ts';
+import { errorResponse } from '../../../src/wire/backend-messages.ts';
 import { Classifier } from '../../../src/sql/classifier.ts';
 import { loadParser } from '../../../src/sql/parser.ts';
 import { describe as lines, send } from '../../postgres/session-raw.ts';
@@ -31,6 +32,8 @@ class Bench {
   readonly engine: Engine;
   readonly begun: string[] = [];
   outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
+  /** For outcomes that take their time. */
+  later: Promise<CommitOutcome> | undefined;
   cancels = 0;
   #client: Buffer = Buffer.alloc(0);
   readonly #cut: (length: number) => number;
@@ -46,7 +49,7 @@ class Bench {
         allocate: () => `gid-${++sequence}` as Gid,
         begin: (gid) => {
           this.begun.push(gid);
-          return { prepared: () => undefined, outcome: Promise.resolve(this.outcome) };
+          return { prepared: () => undefined, outcome: this.later ?? Promise.resolve(this.outcome) };
         },
       },
       ddl: { announce: () => ({ message: 'm', token: 't' }) },
@@ -203,6 +206,26 @@ describe('a session, with its bytes cut at every place', () => {
     ]);
     bench.outcome = { type: 'unknown', error: new PgError('08007', 'unknown') };
     expect(await bench.say(send.query('INSERT 1'))).toEqual(['E ERROR 08007 unknown', 'Z I']);
+  });
+
+  it('tells the outcome of a prepared transaction first when the server ends the session meanwhile', async () => {
+    for (const outcome of ['committed', 'aborted'] as const) {
+      const bench = new Bench();
+      let decide: (outcome: CommitOutcome) => void = () => undefined;
+      bench.later = new Promise((resolve) => (decide = resolve));
+      expect(await bench.say(send.query('INSERT 1'))).toEqual([]);
+      bench.engine.fromServer(
+        errorResponse(
+          new PgError('57P01', 'terminating connection due to unexpected postmaster exit', { severity: 'FATAL' }),
+        ),
+      );
+      bench.engine.serverClosed();
+      expect(await bench.say()).toEqual([]);
+      decide(outcome === 'committed' ? bench.outcome : { type: 'aborted', error: new PgError('40001', 'lost') });
+      expect(await bench.say()).toEqual([outcome === 'committed' ? 'C INSERT 0 1' : 'E ERROR 40001 lost', 'Z I']);
+      // The session says in its own words that the server is gone.
+      expect(bench.engine.serverSaidGoodbye).toBe(false);
+    }
   });
 
   it('answers a Flush with all there is', async () => {
