@@ -3,6 +3,7 @@ import type { ClientBase } from 'pg';
 import type { NodeId } from '../runtime/ids.ts';
 import { DDL_SQL } from './sql/ddl.ts';
 import { IDENTITY_SQL } from './sql/identity.ts';
+import { OUTCOME_PRIVILEGES_SQL, OUTCOME_SQL } from './sql/outcome.ts';
 import { REWRITE_SQL } from './sql/rewrite.ts';
 import { PRIVILEGES_SQL, SCHEMA_SQL } from './sql/schema.ts';
 import { SEQUENCES_SQL } from './sql/sequences.ts';
@@ -21,7 +22,10 @@ export const PUBLICATION = 'pgmm';
 /** Set, local to the transaction, to anything but '' just before every top-level DDL statement of a client. */
 export const ANNOUNCE_SETTING = 'multimaster.ddl';
 
-const SQL = [SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, DDL_SQL, REWRITE_SQL, PRIVILEGES_SQL].join('\n');
+const SQL = [
+  ...[SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, DDL_SQL, REWRITE_SQL, OUTCOME_SQL],
+  ...[PRIVILEGES_SQL, OUTCOME_PRIVILEGES_SQL],
+].join('\n');
 const FINGERPRINT = createHash('sha256').update(SQL).update(JSON.stringify(EVENT_TRIGGERS)).digest('hex').slice(0, 16);
 
 /** How long an installation waits for a table that somebody else is using. */

@@ -40,6 +40,7 @@ export type PeerMessage =
   /** To the leader: this member should be excluded. */
   | { readonly t: 'suspect'; readonly node: NodeId; readonly epoch: Epoch; readonly reason: string }
   | { readonly t: 'committed'; readonly index: LogIndex }
+  | OutcomeMessage
   /** A node that was away asks a donor for what was committed after `after`. Answered on the bulk link, under `id`. */
   | {
       readonly t: 'history';
@@ -51,6 +52,19 @@ export type PeerMessage =
       /** Only which transactions there are. */
       readonly headersOnly: boolean;
     };
+
+/** `unknown`: older than the decision log reaches back. */
+export type TransactionOutcome = 'committed' | 'aborted' | 'in progress' | 'unknown';
+
+/** Questions about the fate of a transaction (outcomes.ts); an answer bears the number of its question. */
+export type OutcomeMessage =
+  /** To the leader: up to where must the log be read to know everything that is committed now? */
+  | { readonly t: 'read-index'; readonly id: number }
+  /** Without an index: the sender does not lead, or can't be sure that it does. */
+  | { readonly t: 'read-index-is'; readonly id: number; readonly index?: LogIndex | undefined }
+  /** To the origin of a transaction whose epoch is open. */
+  | { readonly t: 'outcome'; readonly id: number; readonly gid: Gid }
+  | { readonly t: 'outcome-is'; readonly id: number; readonly outcome?: TransactionOutcome | undefined };
 
 /** What travels on bulk connections. */
 export type BulkMessage = Chunk | HistoryMessage;

@@ -15,6 +15,7 @@ import type { NodeEffect, NodeEvent, NodeSettings } from './core/types.ts';
 import type { Beat, BulkMessage, PeerMessage } from './messages.ts';
 import type { CatchUp } from './catch-up.ts';
 import type { HistoryClient } from './history-client.ts';
+import { OutcomeUnavailable, type Outcomes } from './outcomes.ts';
 import type { ChangeSource, Replica } from './ports.ts';
 import { RemoteChanges } from './remote-changes.ts';
 
@@ -97,6 +98,9 @@ export class ClusterNode implements Commits {
   #links!: PeerSender;
   #history!: HistoryClient;
   #catchUp!: CatchUp;
+  #outcomes!: Outcomes;
+  /** Names that clients have asked for before they committed. */
+  readonly #revealed = new Set<Gid>();
 
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
@@ -112,7 +116,9 @@ export class ClusterNode implements Commits {
     links: PeerSender;
     history: HistoryClient;
     catchUp: CatchUp;
+    outcomes: Outcomes;
   }): void {
+    this.#outcomes = parts.outcomes;
     this.#history = parts.history;
     this.#catchUp = parts.catchUp;
     this.#replica = parts.replica;
@@ -239,6 +245,12 @@ export class ClusterNode implements Commits {
       case 'history':
         void this.#serveHistory(from, message);
         return;
+      case 'read-index':
+      case 'read-index-is':
+      case 'outcome':
+      case 'outcome-is':
+        void this.#outcomes.onMessage(from, message);
+        return;
       case 'beat':
         this.clock.receive(message.clock);
         this.#heard.set(from, message);
@@ -302,10 +314,12 @@ export class ClusterNode implements Commits {
     for (const entry of entries) {
       this.step({ type: 'entry', entry: { index: entry.index, command: decodeCommand(entry.payload) } });
     }
+    this.#outcomes.onApplied();
   }
 
   onInstall(snapshot: Snapshot): void {
     this.step({ type: 'install', snapshot: decodeSnapshot(snapshot.state) });
+    this.#outcomes.onApplied();
   }
 
   onLeadership({ leader, term, ready }: Leadership): void {
@@ -352,11 +366,44 @@ export class ClusterNode implements Commits {
     });
   }
 
+  reveal(gid: Gid): void {
+    this.#revealed.add(gid);
+  }
+
+  withdraw(gid: Gid): void {
+    this.#revealed.delete(gid);
+  }
+
+  /** Whether a transaction of this node may still commit, or is about to be named in the log. */
+  isUnderWay(gid: Gid): boolean {
+    return this.#revealed.has(gid) || this.#own.has(gid) || this.core.knows(gid);
+  }
+
+  async outcome(text: string): Promise<string> {
+    const { cluster } = this.#options;
+    const parts = parseGid(text);
+    if (parts?.cluster !== cluster || !this.#options.settings.nodes.includes(parts.node)) {
+      throw new PgError('22023', `"${text}" is not the name of a transaction of cluster "${cluster}"`, {
+        hint: 'The name stands in the DETAIL of the error 08007, and multimaster.current_gid() tells it before COMMIT.',
+      });
+    }
+    try {
+      return await this.#outcomes.outcome(text as Gid);
+    } catch (error) {
+      if (!(error instanceof OutcomeUnavailable)) throw error;
+      throw new PgError('57P03', 'the outcome of a transaction cannot be found out now', {
+        detail: `Node ${this.#options.settings.self}: ${error.message}.`,
+        hint: 'Ask again, or ask another node, when a majority of the nodes is reachable.',
+      });
+    }
+  }
+
   begin(
     gid: Gid,
     database: string,
     level: CommitLevel,
   ): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> } {
+    this.#revealed.delete(gid);
     const outcome = new Promise<CommitOutcome>((resolve) => this.#own.set(gid, { begun: performance.now(), resolve }));
     this.step({ type: 'begin', gid, database, everywhere: level === 'remote_apply' });
     return {

@@ -95,6 +95,8 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
+  /** The client has asked for its name. */
+  revealed = false;
 
   constructor(parts: ContextParts) {
     this.link = parts.link;
@@ -140,6 +142,8 @@ export class Context implements ContextParts {
   }
 
   forgetTransaction(): void {
+    if (this.revealed && this.gid !== undefined) this.commits.withdraw(this.gid);
+    this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;
   }

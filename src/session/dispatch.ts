@@ -12,6 +12,7 @@ import { commitQuery } from './procedures/explicit.ts';
 import { failDoomed, refuseQuery } from './procedures/fail.ts';
 import { Script } from './procedures/script.ts';
 import { checkOnly, wrapped } from './procedures/wrapped.ts';
+import { Questions } from './questions.ts';
 import { PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
 import type { Prepared } from './statements.ts';
@@ -24,6 +25,7 @@ export type Dispatched = 'passed' | 'wait' | Procedure;
 export class Dispatcher {
   readonly #context: Context;
   readonly #retryBytes: number;
+  readonly #questions = new Questions();
 
   constructor(context: Context, retryBytes: number) {
     this.#context = context;
@@ -37,6 +39,10 @@ export class Dispatcher {
     const type = stream.peek();
     if (type === undefined) return 'wait';
     if (this.#context.doomed?.failed === false && this.#runsSomething(type)) return failDoomed(this.#context);
+    if (link.open === undefined) {
+      const questions = this.#questions.next(this.#context);
+      if (questions !== undefined) return questions;
+    }
     if (link.status === 'I' && link.open === undefined && isExtended(type)) return this.#implicitBatch();
     if (!stream.next()) return 'wait';
     // Out of turn, before the Sync of a batch that was passed on so far.

@@ -129,6 +129,11 @@ export class Engine implements ConflictVictim {
     if (this.#context.committing) this.#pump();
   }
 
+  /** Both connections are gone. What is being committed is the coordinator's already. */
+  closed(): void {
+    this.#context.forgetTransaction();
+  }
+
   abort(error: PgError): void {
     const context = this.#context;
     const link = this.#link;
@@ -206,7 +211,10 @@ export class Engine implements ConflictVictim {
       else return new Batch(context, open).run(false);
     }
     if (queue.length > 0) return undefined;
-    if (this.#link.status === 'I') context.doomed = undefined;
+    if (this.#link.status === 'I') {
+      context.doomed = undefined;
+      if (context.revealed) context.forgetTransaction();
+    }
     const retry = this.#retry;
     this.#retry = undefined;
     if (retry !== undefined) return this.#dispatcher.repeat(retry);

@@ -194,6 +194,7 @@ class ClientListener implements Listener {
         registry.add(pid, session.engine);
       },
       onClose: () => {
+        session.engine.closed();
         this.#sessions.delete(session);
         metrics?.sessions(this.#sessions.size);
         if (backend === undefined) return;

@@ -1,6 +1,7 @@
 import type { Context } from './context.ts';
 import { judgeParse } from './judge.ts';
 import { parseMessage } from './injected.ts';
+import { asks } from './questions.ts';
 import type { Prepared } from './statements.ts';
 import { readParse } from '../wire/frontend-fields.ts';
 import { MAYBE } from '../sql/kinds.ts';
@@ -16,10 +17,14 @@ export function announceParse(
   end: number,
 ): { prepared: Prepared; replacement: Buffer | undefined } {
   const fields = readParse(bytes, start, end);
-  if (fields === undefined) return { prepared: { name: '', kind: MAYBE, text: undefined }, replacement: undefined };
+  if (fields === undefined)
+    return { prepared: { name: '', kind: MAYBE, text: undefined, asks: false }, replacement: undefined };
   const { name, nameEnd, textStart, textEnd } = fields;
   const { kind, text } = judgeParse(context, bytes, textStart, textEnd);
-  const prepared: Prepared = { name, kind, text: kind.type === 'ddl' ? text : undefined };
+  const prepared: Prepared = {
+    ...{ name, kind, text: kind.type === 'ddl' ? text : undefined },
+    asks: asks(bytes, textStart, textEnd),
+  };
   context.statements.announce(prepared);
   const instead = replacementText(context, prepared);
   if (instead === undefined) return { prepared, replacement: undefined };

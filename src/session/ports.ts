@@ -31,6 +31,11 @@ export interface Commits {
   refusal(): PgError | undefined;
   /** Names a transaction that is about to be asked whether it wrote. A name that is not used after all costs nothing. */
   allocate(database: string): Gid;
+  /** The client has been told this name: until the transaction begins to commit, or `withdraw`, it counts as under way. */
+  reveal(gid: Gid): void;
+  withdraw(gid: Gid): void;
+  /** What became of the transaction of that name (multimaster.outcome). Rejects with a PgError. */
+  outcome(name: string): Promise<string>;
   /**
    * To be called when PREPARE TRANSACTION is sent. From then on only the coordinator decides.
    * `prepared` must be called with the server's answer: undefined on success. The promise never rejects.

@@ -8,9 +8,11 @@ export interface Prepared {
   kind: StatementKind;
   /** Only where the text itself is needed later: schema statements. */
   readonly text: string | undefined;
+  /** It calls a function that the proxy has to answer; see questions.ts. */
+  readonly asks: boolean;
 }
 
-const UNKNOWN: Prepared = { name: '', kind: MAYBE, text: undefined };
+const UNKNOWN: Prepared = { name: '', kind: MAYBE, text: undefined, asks: false };
 
 /**
  * Prepared statements and portals by name ("Extended Query"). A Parse counts at once for the messages that follow it, but for good only

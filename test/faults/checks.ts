@@ -18,7 +18,8 @@ export function contradictions(operations: readonly Operation[], marks: Marks): 
   for (const { id, kind, node, answer, error } of operations) {
     const isThere = held[kind].has(id);
     if (answer === 'committed' && !isThere) found.push(`${kind} ${id} of node ${node} was acknowledged and is lost`);
-    if (answer === 'failed' && isThere) found.push(`${kind} ${id} of node ${node} was reported as failed (${error ?? ''}) and is there`);
+    if (answer === 'failed' && isThere)
+      found.push(`${kind} ${id} of node ${node} was reported as failed (${error ?? ''}) and is there`);
   }
   return found;
 }

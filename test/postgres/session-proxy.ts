@@ -16,6 +16,7 @@ import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
 class LocalCommits implements Commits {
   readonly prepared: Gid[] = [];
   readonly failures: PgError[] = [];
+  readonly revealed = new Set<Gid>();
   refusing: PgError | undefined;
   /** Stands for the coordinator's decision; rejects to abort. */
   decide: (gid: Gid) => Promise<CommitOutcome | undefined> = () => Promise.resolve(undefined);
@@ -39,6 +40,19 @@ class LocalCommits implements Commits {
       sequence: ++this.#sequence,
       clock: Date.now(),
     });
+  }
+
+  reveal(gid: Gid): void {
+    this.revealed.add(gid);
+  }
+
+  withdraw(gid: Gid): void {
+    this.revealed.delete(gid);
+  }
+
+  outcome(name: string): Promise<string> {
+    if (this.refusing !== undefined) return Promise.reject(this.refusing);
+    return Promise.resolve(this.prepared.includes(name as Gid) ? 'committed' : 'in progress');
   }
 
   begin(gid: Gid): ReturnType<Commits['begin']> {

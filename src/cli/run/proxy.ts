@@ -7,6 +7,7 @@ import { CatchUp } from '../../cluster/catch-up.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
 import { ClusterNode, type CommitPhases } from '../../cluster/node.ts';
+import { Outcomes } from '../../cluster/outcomes.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
 import type { Config } from '../../config/schema.ts';
 import { clientConfig } from '../../config/client-config.ts';
@@ -91,6 +92,7 @@ export class Proxy {
       links: this.#links,
       history,
       catchUp: this.#catchUp,
+      outcomes: this.#createOutcomes(),
     });
     this.#listener = this.#createListener(log, victims);
     this.#status = new NodeStatusSource({
@@ -272,6 +274,28 @@ export class Proxy {
       apply: (gid, database, source) => this.#replica.apply(gid, database, source),
       caughtUp: (gid, index, database) => this.#node.step({ type: 'caught-up', gid, index, database }),
       gapFilled: (from, to, entries) => this.#node.step({ type: 'gap-filled', from, to, entries }),
+    });
+  }
+
+  #createOutcomes(): Outcomes {
+    const raft = this.#raft;
+    return new Outcomes({
+      self: this.#config.node,
+      log: {
+        readIndex: () => raft.readIndex(),
+        entries: (from, to) => raft.entries(from, to),
+        get firstIndex() {
+          return raft.status.firstIndex;
+        },
+        get leader() {
+          return raft.status.leader;
+        },
+      },
+      applied: () => this.#node.core.guard.index,
+      hasEnded: (node, epoch) => this.#node.core.guard.hasEnded(node, epoch),
+      isUnderWay: (gid) => this.#node.isUnderWay(gid),
+      send: (to, message) => this.#links.send(to, message),
+      timeout: this.#config.heartbeat.timeout,
     });
   }
 

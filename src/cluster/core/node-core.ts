@@ -378,6 +378,10 @@ export class NodeCore {
       case 'raft':
       case 'fetch':
       case 'history':
+      case 'read-index':
+      case 'read-index-is':
+      case 'outcome':
+      case 'outcome-is':
         throw new Error(`"${message.t}" is not for the node core`);
     }
   }

@@ -206,6 +206,9 @@ export class Coordinator {
         t.since = t.sent = event.now;
         if (t.phase === 'aborting') this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
         else t.phase = 'collecting';
+        // It was named under an epoch that has ended since: nobody may vote for it.
+        if (t.phase === 'collecting' && this.#members.get(this.#settings.self) !== t.parts.epoch)
+          return this.#abort(t, reports.epochEnded(t.gid));
         return this.#advance(t, false);
       case 'progress':
         t.since = event.now;

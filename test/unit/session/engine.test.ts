@@ -46,6 +46,9 @@ class Bench {
       readOnly: false,
       commits: {
         refusal: () => undefined,
+        reveal: () => undefined,
+        withdraw: () => undefined,
+        outcome: () => Promise.resolve('committed'),
         allocate: () => `gid-${++sequence}` as Gid,
         begin: (gid) => {
           this.begun.push(gid);
