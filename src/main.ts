@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { checkCommand } from './cli/check.ts';
 import { devCommand } from './cli/dev.ts';
 import { runCommand } from './cli/run.ts';
+import { statusCommand } from './cli/status.ts';
 import { verifyCommand } from './cli/verify.ts';
 
 /** The program `pgmm`: one command per file of cli/. */
@@ -11,6 +12,7 @@ await new Command('pgmm')
   .version('0.1.0')
   .addCommand(runCommand())
   .addCommand(checkCommand())
+  .addCommand(statusCommand())
   .addCommand(verifyCommand())
   .addCommand(devCommand())
   .parseAsync();

@@ -66,6 +66,9 @@ export class Metrics {
   readonly spoolDisk: Gauge;
   readonly writable: Gauge;
   readonly inDoubt: Gauge;
+  readonly bypassed: Counter<'database'>;
+  readonly catchUpRemaining: Gauge;
+  readonly catchUpSeconds: Gauge;
 
   readonly #committedIndex: Gauge<'node'>;
   readonly #lag: Gauge<'node'>;
@@ -122,6 +125,15 @@ export class Metrics {
     this.spoolDisk = gauge('spool_disk_bytes', 'Decoded transactions held in files.');
     this.writable = gauge('writable', '1 if this node accepts writes.');
     this.inDoubt = gauge('in_doubt_transactions', 'Prepared transactions without a decision.');
+
+    this.catchUpRemaining = gauge('catch_up_entries', 'Entries of the log that a returning node has yet to commit.');
+    this.catchUpSeconds = gauge(
+      'catch_up_seconds',
+      'Estimated time until a returning node has caught up; 0 if unknown.',
+    );
+    this.bypassed = counter('bypassing_transactions_total', 'Transactions that wrote to PostgreSQL past the proxy.', [
+      'database',
+    ]);
 
     this.#committedIndex = gauge('committed_index', 'Log index up to which a node has committed.', ['node']);
     this.#lag = gauge('lag_entries', 'Decided entries that a node has yet to commit.', ['node']);

@@ -1,3 +1,5 @@
+import type { Progress } from '../cluster/catch-up-progress.ts';
+
 /** What a node knows about itself and the cluster at one moment, as `/status` shows it. Plain data: it is sent as JSON. */
 export interface ClusterStatus {
   readonly version: string;
@@ -16,6 +18,10 @@ export interface ClusterStatus {
   readonly nodes: readonly NodeStatus[];
   readonly inDoubt: readonly InDoubtTransaction[];
   readonly postgres: PostgresStatus;
+  /** Transactions that wrote to its PostgreSQL past the proxy since the proxy started, which makes it differ from the others. */
+  readonly bypasses: { readonly count: number; readonly last: Bypass | null };
+  /** What is being brought in from other nodes; null when nothing is. */
+  readonly catchUp: Progress | null;
   readonly clients: number;
   readonly startedAt: string;
 }
@@ -46,6 +52,13 @@ export interface InDoubtTransaction {
   readonly ageMs: number;
   /** What it needs to go on: `vote of node 3`, `lock held by pgmm:…`. */
   readonly waitsFor: readonly string[];
+}
+
+export interface Bypass {
+  readonly database: string;
+  readonly xid: number;
+  readonly tables: readonly string[];
+  readonly at: string;
 }
 
 export interface PostgresStatus {

@@ -44,7 +44,6 @@ const ANSWER_SIZE = 1024 * 1024;
 const READ_AHEAD = 1000;
 const RETRY_DELAY = 500;
 const STALE_AFTER = 10_000;
-const REPORT_EVERY = 5000;
 
 /**
  * Brings in what the others committed without this node: reads a donor's history in log order, and replays each transaction when
@@ -60,16 +59,15 @@ export class CatchUp {
   readonly #cursors = new Map<string, { after: LogIndex; at: number }>();
   readonly #running = new Set<string>();
   #stopped = false;
-  #replayed = 0;
-  #reported = 0;
+  #bytesRead = 0;
 
   constructor(options: CatchUpOptions) {
     this.#options = options;
   }
 
-  /** Entries of the log that are committed elsewhere and being brought in. */
-  get behind(): number {
-    return this.#wanted.size;
+  /** Bytes of changes read from donors since the program started. */
+  get bytesRead(): number {
+    return this.#bytesRead;
   }
 
   /** The log commits this, everything it depends on is committed here, and it is not prepared here. */
@@ -94,8 +92,6 @@ export class CatchUp {
     if (error === undefined) {
       this.#wanted.delete(index);
       this.#release(index);
-      this.#replayed += 1;
-      this.#report();
       this.#options.caughtUp(gid, index, wanted.database);
     } else {
       // A deadlock, or a lock that somebody has to be talked out of; anything else will be told again and again.
@@ -103,14 +99,6 @@ export class CatchUp {
       setTimeout(() => this.#tryApply(index), error.sqlstate === '40P01' ? 0 : RETRY_DELAY);
     }
     return true;
-  }
-
-  #report(): void {
-    const now = performance.now();
-    if (now - this.#reported < REPORT_EVERY) return;
-    this.#reported = now;
-    const { log, committed } = this.#options;
-    log.info({ replayed: this.#replayed, committed: committed(), wanted: this.#wanted.size }, 'catching up');
   }
 
   #tryApply(index: LogIndex): void {
@@ -197,6 +185,7 @@ export class CatchUp {
   async #take(database: string, piece: HistoryPiece, cursor: { after: LogIndex }): Promise<void> {
     const { spool, committed } = this.#options;
     const { index } = piece;
+    this.#bytesRead += piece.bytes.byteLength;
     const key = `history-${database}-${index}` as Gid;
     const isNeeded = index > committed() && !this.#available.has(index);
     if (isNeeded) {

@@ -38,6 +38,8 @@ export interface ClusterNodeOptions {
   /** The last entry of the log on this node's own disk when the run began. */
   readonly lastIndex: LogIndex;
   readonly heartbeatInterval: number;
+  /** Whether a node that is no member refuses reads as well. */
+  readonly refuseReads: boolean;
   /** How long one piece of a large transaction may take, in milliseconds. */
   readonly fetchTimeout: number;
   readonly log: Logger;
@@ -352,6 +354,12 @@ export class ClusterNode implements Commits {
   refusal(): PgError | undefined {
     const reason = this.core.refusal;
     return reason === undefined ? undefined : toPgError(reports.notWritable(reason, this.#options.settings.self));
+  }
+
+  readRefusal(): PgError | undefined {
+    if (!this.#options.refuseReads) return undefined;
+    const reason = this.core.refusal;
+    return reason === undefined ? undefined : toPgError(reports.notReadable(reason, this.#options.settings.self));
   }
 
   allocate(): Gid {

@@ -21,6 +21,8 @@ export const DEFAULTS = {
   /** Long enough for the replay of a large transaction, short enough that one hung node is out in seconds. */
   member: { vote_timeout: '10s' },
   commit: { order: 'strict', decision_timeout: '30s' },
+  /** Most applications would rather read what was true seconds ago than nothing. */
+  reads: { outside_cluster: 'serve' },
   /**
    * Sessions: the replay of concurrent transactions shares fsyncs, and beyond eight little is gained. Statements: one
    * per table and kind of change, on every session. Waiting: a replay rarely takes 10 ms unless something blocks it.

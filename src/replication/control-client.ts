@@ -1,4 +1,6 @@
+import type { Socket } from 'node:net';
 import pg from 'pg';
+import { tuneSocket } from '../runtime/sockets.ts';
 import type { ConnectionOptions } from '../wire/connection.ts';
 
 /**
@@ -8,7 +10,7 @@ import type { ConnectionOptions } from '../wire/connection.ts';
 export class ControlClient extends pg.Client {
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor({ host, port, user, password, ssl, database, applicationName }: ConnectionOptions) {
+  constructor({ host, port, user, password, ssl, database, applicationName, keepalive }: ConnectionOptions) {
     super({
       host,
       port,
@@ -21,6 +23,9 @@ export class ControlClient extends pg.Client {
       // A look-up must not wait for a lock on the catalog that somebody holds for long.
       options: '-c lock_timeout=5s -c default_transaction_read_only=off -c statement_timeout=0',
     });
+    if (keepalive === undefined) return;
+    const { connection } = this as unknown as { connection: { stream: Socket } & NodeJS.EventEmitter };
+    connection.once('connect', () => tuneSocket(connection.stream, keepalive));
   }
 
   /** Like `query`, after all that was asked before. */

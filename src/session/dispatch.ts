@@ -9,7 +9,7 @@ import type { Judgement } from './judge.ts';
 import { announceParse } from './parse-message.ts';
 import { Batch } from './procedures/batch.ts';
 import { commitQuery } from './procedures/explicit.ts';
-import { failDoomed, refuseQuery } from './procedures/fail.ts';
+import { failDoomed, refuseNext, refuseQuery } from './procedures/fail.ts';
 import { Script } from './procedures/script.ts';
 import { checkOnly, wrapped } from './procedures/wrapped.ts';
 import { Questions } from './questions.ts';
@@ -40,6 +40,8 @@ export class Dispatcher {
     if (type === undefined) return 'wait';
     if (this.#context.doomed?.failed === false && this.#runsSomething(type)) return failDoomed(this.#context);
     if (link.open === undefined) {
+      const refusal = link.status === 'E' || !isStatement(type) ? undefined : this.#context.commits.readRefusal();
+      if (refusal !== undefined) return refuseNext(this.#context, refusal);
       const questions = this.#questions.next(this.#context);
       if (questions !== undefined) return questions;
     }
@@ -323,6 +325,11 @@ export class Dispatcher {
     this.#openSegment().closed = true;
     return this.#pass();
   }
+}
+
+/** Begins something that the server answers. */
+function isStatement(type: number): boolean {
+  return type === Frontend.query || type === Frontend.functionCall || isExtended(type);
 }
 
 function isExtended(type: number): boolean {

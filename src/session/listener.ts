@@ -161,12 +161,14 @@ class ClientListener implements Listener {
   }
 
   /** Undefined when the server can't be reached, which the client is told, or the client has gone away meanwhile. */
-  async #connect<Connection extends { destroy(): void }>(
+  async #connect<Connection extends Socket | ServerConnection>(
     socket: Socket,
     open: () => Promise<Connection>,
   ): Promise<Connection | undefined> {
     try {
       const connection = await open();
+      const { keepalive } = this.#options;
+      if (keepalive !== undefined) tuneSocket(socketOf(connection), keepalive);
       if (!socket.destroyed) return connection;
       connection.destroy();
     } catch (error) {
@@ -240,6 +242,9 @@ class ClientListener implements Listener {
 const CANCEL_INTERVAL = 20;
 
 const keyOf = (pid: number, key: Buffer): string => `${pid} ${key.toString('latin1')}`;
+
+const socketOf = (connection: Socket | ServerConnection): Socket =>
+  connection instanceof ServerConnection ? connection.socket : connection;
 
 /** A walsender connection is none of the cluster's business. */
 function relay(client: Socket, server: Socket): void {

@@ -29,6 +29,8 @@ export interface ConflictVictim {
 export interface Commits {
   /** Undefined when writes can be coordinated now; otherwise why not, ready to be sent (57P03-like). */
   refusal(): PgError | undefined;
+  /** Undefined when this node may answer reads now; otherwise why not, ready to be sent. Asked before every message: must cost nothing. */
+  readRefusal(): PgError | undefined;
   /** Names a transaction that is about to be asked whether it wrote. A name that is not used after all costs nothing. */
   allocate(database: string): Gid;
   /** The client has been told this name: until the transaction begins to commit, or `withdraw`, it counts as under way. */

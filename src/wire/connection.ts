@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import { PgError } from '../runtime/errors.ts';
+import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { Backend, lengthAt } from './codes.ts';
 import { readDataRow, readError } from './backend-messages.ts';
 import { FrontendWriter } from './frontend.ts';
@@ -19,6 +20,8 @@ export interface ConnectionOptions {
   /** Run-time settings for the whole session. */
   readonly settings?: Readonly<Record<string, string>>;
   readonly connectTimeout?: number;
+  /** For TCP: how a server is noticed that is gone without a word. */
+  readonly keepalive?: KeepaliveSettings;
 }
 
 /** What is told of one request, from its first answer to the ReadyForQuery that ends it. */
@@ -92,6 +95,7 @@ export class ServerConnection {
       throw asPgError(error);
     }
     const { stream } = internals.connection;
+    if (options.keepalive !== undefined) tuneSocket(stream, options.keepalive);
     for (const event of ['data', 'end', 'close', 'error', 'drain'] as const) stream.removeAllListeners(event);
     internals.connection.removeAllListeners();
     return new ServerConnection(stream, internals.processID, versionNumber(version));

@@ -18,6 +18,7 @@ class LocalCommits implements Commits {
   readonly failures: PgError[] = [];
   readonly revealed = new Set<Gid>();
   refusing: PgError | undefined;
+  refusingReads: PgError | undefined;
   /** Stands for the coordinator's decision; rejects to abort. */
   decide: (gid: Gid) => Promise<CommitOutcome | undefined> = () => Promise.resolve(undefined);
   readonly #pools: pg.Pool;
@@ -30,6 +31,10 @@ class LocalCommits implements Commits {
 
   refusal(): PgError | undefined {
     return this.refusing;
+  }
+
+  readRefusal(): PgError | undefined {
+    return this.refusingReads;
   }
 
   allocate(): Gid {

@@ -41,6 +41,7 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       await admin.end();
       proxy.names.current = NO_NAMES;
       proxy.commits.refusing = undefined;
+      proxy.commits.refusingReads = undefined;
       proxy.commits.decide = () => Promise.resolve(undefined);
       proxy.commits.prepared.length = 0;
       proxy.announced.length = 0;
@@ -314,6 +315,27 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       await client.query('INSERT INTO t VALUES (2)');
       expect(levels).toEqual(['on', 'remote_apply']);
       proxy.commits.begin = begin;
+    });
+
+    it('refuses reads, too, where the configuration says so, and keeps the connection', async () => {
+      const client = await proxy.connect();
+      await client.query('BEGIN');
+      await client.query('SELECT 1');
+      proxy.commits.refusingReads = new PgError('57P03', 'cut off');
+      await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: '57P03' });
+      // As after any other error.
+      await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: '25P02' });
+      expect((await client.query('ROLLBACK')).command).toBe('ROLLBACK');
+      await expect(client.query('SELECT 1')).rejects.toMatchObject({ code: '57P03' });
+      await expect(client.query('SELECT $1::int', [1])).rejects.toMatchObject({ code: '57P03' });
+      const raw = await RawClient.connect(proxy.port);
+      raw.send(send.run('SELECT 1'), send.run('SELECT 2'), send.sync(), send.query('SELECT 3'));
+      expect(lines(await raw.ready(2))).toEqual(['E ERROR 57P03 cut off', 'Z I', 'E ERROR 57P03 cut off', 'Z I']);
+      proxy.commits.refusingReads = undefined;
+      expect((await client.query('SELECT $1::int AS one', [1])).rows).toEqual([{ one: 1 }]);
+      raw.send(send.run('SELECT 1'), send.sync());
+      expect(lines(await raw.ready(1)).at(-1)).toBe('Z I');
+      raw.destroy();
     });
 
     it('wraps a function call', async () => {

@@ -104,6 +104,8 @@ export class Proxy {
       listener: this.#listener,
       spool,
       metrics: this.#metrics,
+      catchUp: this.#catchUp,
+      log,
     });
     this.#admin = new AdminServer({ ...config.admin, metrics: this.#metrics, source: this.#status });
   }
@@ -125,6 +127,7 @@ export class Proxy {
       cluster: cluster.name,
       lastIndex,
       heartbeatInterval: heartbeat.interval,
+      refuseReads: this.#config.reads.outsideCluster === 'refuse',
       fetchTimeout: member.voteTimeout,
       log,
       observer: {
@@ -211,6 +214,7 @@ export class Proxy {
           user: user ?? postgres.user,
           password: passwordText(password),
           ssl,
+          keepalive: this.#config.keepalive,
         },
         secret: cluster.secret,
         stride: sequences.stride,
@@ -237,11 +241,13 @@ export class Proxy {
         blocked: (gid, holder, table) => this.#node.step({ type: 'blocked', gid, holder, table }),
         decoded: (gid, database, data) => this.#node.onDecoded(gid, database, data),
         progress: (gid) => this.#node.onProgress(gid),
-        bypass: (database, xid, relations) =>
+        bypass: (database, xid, relations) => {
+          this.#status.bypassed(database, xid, relations);
           log.error(
             { database, xid, relations },
             'a write went to PostgreSQL without the proxy: this node now differs from the others',
-          ),
+          );
+        },
         replayed: (rows, seconds) => {
           this.#metrics.replayRows.inc(rows);
           this.#metrics.phases.replay.observe(seconds);

@@ -1,7 +1,10 @@
 import { performance } from 'node:perf_hooks';
 import { DIRECTIONS, type Direction, type Metrics } from '../../admin/metrics.ts';
-import type { ClusterStatus, InDoubtTransaction, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { Bypass, ClusterStatus, InDoubtTransaction, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { CatchUp } from '../../cluster/catch-up.ts';
+import { CatchUpProgress } from '../../cluster/catch-up-progress.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
+import type { Logger } from '../../runtime/log.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
 import { parseGid } from '../../commit/gid.ts';
 import type { Config } from '../../config/schema.ts';
@@ -20,7 +23,12 @@ interface Parts {
   readonly listener: Listener;
   readonly spool: TransactionSpool;
   readonly metrics: Metrics;
+  readonly catchUp: CatchUp;
+  readonly log: Logger;
 }
+
+/** Milliseconds between two lines of the log about a node that catches up. */
+const REPORT_EVERY = 5000;
 
 const VERSION = '0.1.0';
 
@@ -36,6 +44,10 @@ const STATES = {
 export class NodeStatusSource implements StatusSource {
   readonly #parts: Parts;
   readonly #startedAt = new Date().toISOString();
+  readonly #progress = new CatchUpProgress();
+  #reported = 0;
+  #bypasses = 0;
+  #lastBypass: Bypass | null = null;
   #counted: Readonly<Record<Direction, number>> = {
     client_to_server: 0,
     server_to_client: 0,
@@ -68,6 +80,8 @@ export class NodeStatusSource implements StatusSource {
         version: null,
         address: `${config.postgres.host}:${config.postgres.port}`,
       },
+      bypasses: { count: this.#bypasses, last: this.#lastBypass },
+      catchUp: this.#progress.progress ?? null,
       clients: listener.sessions,
       startedAt: this.#startedAt,
     };
@@ -118,6 +132,27 @@ export class NodeStatusSource implements StatusSource {
     return [...own, ...foreign];
   }
 
+  /** A node on its way back is news, until it has arrived. */
+  #watchCatchUp(): void {
+    const { node, raft, catchUp, metrics, log } = this.#parts;
+    const now = performance.now();
+    const { core } = node;
+    const position = {
+      now,
+      isMember: core.state === 'member',
+      decided: raft.status.commitIndex,
+      committed: core.committed,
+    };
+    const hasArrived = this.#progress.sample({ ...position, bytes: catchUp.bytesRead });
+    const { progress } = this.#progress;
+    metrics.catchUpRemaining.set(progress?.remaining ?? 0);
+    metrics.catchUpSeconds.set(progress?.secondsLeft ?? 0);
+    if (hasArrived) log.info({ committed: core.committed }, 'caught up with the cluster');
+    if (progress === undefined || now - this.#reported < REPORT_EVERY) return;
+    this.#reported = now;
+    log.info(progress, 'catching up with the cluster');
+  }
+
   /** Passing bytes on must cost nothing: they are added up there, and counted here now and then. */
   #countTraffic(): void {
     const { metrics, listener, links } = this.#parts;
@@ -129,6 +164,13 @@ export class NodeStatusSource implements StatusSource {
     };
     for (const direction of DIRECTIONS) metrics.bytes[direction].inc(now[direction] - this.#counted[direction]);
     this.#counted = now;
+  }
+
+  /** A write was found in the WAL that did not come through this program. */
+  bypassed(database: string, xid: number, tables: readonly string[]): void {
+    this.#bypasses += 1;
+    this.#lastBypass = { database, xid, tables, at: new Date().toISOString() };
+    this.#parts.metrics.bypassed.inc({ database });
   }
 
   /** Brings the gauges up to date. */
@@ -147,6 +189,7 @@ export class NodeStatusSource implements StatusSource {
     metrics.spoolDisk.set(spool.usage.disk);
     metrics.setRetainedWal(replica.retainedWal);
     this.#countTraffic();
+    this.#watchCatchUp();
     for (const { id } of config.nodes) {
       const committed = id === config.node ? node.core.committed : node.heardOf(id)?.committed;
       if (committed === undefined) continue;

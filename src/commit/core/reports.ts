@@ -49,6 +49,16 @@ export function unknown(gid: Gid): ErrorReport {
   };
 }
 
+/** This node's data may be out of date, and the configuration says that it must not be shown then. */
+export function notReadable(reason: string, node: NodeId): ErrorReport {
+  return {
+    sqlstate: '57P03',
+    message: 'cannot read: this node is not a member of the cluster now',
+    detail: `Node ${node}: ${reason}`,
+    hint: 'Connect to another node, or set reads.outside_cluster to serve where old data will do.',
+  };
+}
+
 /** This node takes no writes now. */
 export function notWritable(reason: string, node: NodeId): ErrorReport {
   return {

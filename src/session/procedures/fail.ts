@@ -1,4 +1,5 @@
 import type { PgError } from '../../runtime/errors.ts';
+import { Frontend } from '../../wire/codes.ts';
 import { answered, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
 import { FAIL } from '../injected.ts';
@@ -10,6 +11,23 @@ export function* refuseQuery(context: Context, error: PgError): Procedure {
   context.hooks.count('refused');
   yield* failTransaction(context, 'simple');
   context.sendError(error);
+  context.sendReady();
+}
+
+/** Answers the client's next Query, or all its messages up to the next Sync, with an error. */
+export function* refuseNext(context: Context, error: PgError): Procedure {
+  const { stream } = context;
+  yield* settled(context);
+  while (!stream.next()) yield;
+  if (stream.type === Frontend.query || stream.type === Frontend.functionCall)
+    return yield* refuseQuery(context, error);
+  yield* failTransaction(context, 'extended');
+  context.sendError(error);
+  while (stream.type !== Frontend.sync) {
+    while (!stream.next()) yield;
+    if (stream.type === Frontend.terminate) context.terminated = true;
+    if (context.terminated) return;
+  }
   context.sendReady();
 }
 

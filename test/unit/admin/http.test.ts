@@ -25,6 +25,8 @@ const STATUS: ClusterStatus = {
     },
   ],
   postgres: { state: 'up', version: '15.18', address: '/var/run/postgresql:5432' },
+  catchUp: null,
+  bypasses: { count: 0, last: null },
   clients: 3,
   startedAt: '2025-01-01T00:00:00.000Z',
 };

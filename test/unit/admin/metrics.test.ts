@@ -10,7 +10,15 @@ describe('metrics', () => {
   it('have stable names', async () => {
     const names = (await new Metrics().registry.getMetricsAsJSON()).map(({ name }) => name);
     expect(names.sort()).toEqual([
-      ...['pgmm_aborts_total', 'pgmm_apply_queue_length', 'pgmm_apply_sessions_busy', 'pgmm_bytes_total'],
+      ...[
+        'pgmm_aborts_total',
+        'pgmm_apply_queue_length',
+        'pgmm_apply_sessions_busy',
+        'pgmm_bypassing_transactions_total',
+        'pgmm_bytes_total',
+        'pgmm_catch_up_entries',
+        'pgmm_catch_up_seconds',
+      ],
       ...['pgmm_client_connections', 'pgmm_committed_index', 'pgmm_conflicts_total', 'pgmm_event_loop_lag_seconds'],
       ...[
         'pgmm_in_doubt_transactions',

@@ -46,6 +46,7 @@ class Bench {
       readOnly: false,
       commits: {
         refusal: () => undefined,
+        readRefusal: () => undefined,
         reveal: () => undefined,
         withdraw: () => undefined,
         outcome: () => Promise.resolve('committed'),

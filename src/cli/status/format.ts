@@ -1,0 +1,56 @@
+import type { ClusterStatus, InDoubtTransaction, NodeStatus } from '../../admin/status.ts';
+
+/** What a person wants to know of one node, as lines. */
+export function formatStatus(status: ClusterStatus): string[] {
+  const { cluster, node, role, term, leader, log, postgres, clients, bypasses, inDoubt, nodes } = status;
+  const leads = leader === null ? 'no leader' : `node ${leader} leads`;
+  const writes = status.writable ? 'takes writes' : `takes no writes: ${status.reasons.join('; ')}`;
+  return [
+    `node ${node} of cluster "${cluster}": ${writes}`,
+    `  decision log   ${role}, term ${term}, ${leads}; ${log.committed} entries decided`,
+    `  PostgreSQL     ${postgres.state} (${postgres.address}), ${clients} clients`,
+    ...(bypasses.last === null ? [] : [`  bypassed       ${describeBypasses(bypasses.count, bypasses.last)}`]),
+    ...(status.catchUp === null ? [] : [`  catching up    ${describeCatchUp(status.catchUp)}`]),
+    ...aligned([
+      ['', 'node', 'state', 'epoch', 'reachable', 'committed', 'behind'],
+      ...nodes.map((one) => ['', ...describeNode(one)]),
+    ]),
+    ...(inDoubt.length === 0 ? ['  no transaction in doubt'] : ['  in doubt:', ...inDoubt.map(describeInDoubt)]),
+  ];
+}
+
+function describeBypasses(count: number, last: NonNullable<ClusterStatus['bypasses']['last']>): string {
+  const { at, database, xid, tables } = last;
+  return `${count} times, last at ${at}: transaction ${xid} in database ${database} on ${tables.join(', ')}`;
+}
+
+function describeCatchUp({
+  remaining,
+  done,
+  entriesPerSecond,
+  secondsLeft,
+  bytes,
+}: NonNullable<ClusterStatus['catchUp']>): string {
+  const eta = secondsLeft === null ? 'no estimate yet' : `about ${Math.ceil(secondsLeft)} s left`;
+  const read = `${(bytes / 1024 / 1024).toFixed(1)} MB read`;
+  return `${remaining} entries to go, ${done} done, ${Math.round(entriesPerSecond)} a second, ${read}, ${eta}`;
+}
+
+function describeNode({ id, state, epoch, reachable, committed, lag }: NodeStatus): string[] {
+  return [String(id), state, String(epoch), reachable ? 'yes' : 'no', String(committed ?? '?'), String(lag ?? '?')];
+}
+
+function describeInDoubt({ gid, origin, database, state, ageMs, waitsFor }: InDoubtTransaction): string {
+  const age = ageMs < 10_000 ? `${ageMs} ms` : `${Math.round(ageMs / 1000)} s`;
+  return `    ${gid}  ${state} for ${age}, from node ${origin}, database ${database}; waits for ${waitsFor.join(', ')}`;
+}
+
+function aligned(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column]))
+      .join('  ')
+      .trimEnd(),
+  );
+}
