@@ -39,8 +39,8 @@ export class Dispatcher {
     const type = stream.peek();
     if (type === undefined) return 'wait';
     if (this.#context.doomed?.failed === false && this.#runsSomething(type)) return failDoomed(this.#context);
-    if (link.open === undefined) {
-      const refusal = link.status === 'E' || !isStatement(type) ? undefined : this.#context.commits.readRefusal();
+    if (link.open === undefined && isStatement(type)) {
+      const refusal = link.status === 'E' ? undefined : this.#context.commits.readRefusal();
       if (refusal !== undefined) return refuseNext(this.#context, refusal);
       const questions = this.#questions.next(this.#context);
       if (questions !== undefined) return questions;

@@ -28,7 +28,7 @@ export class Questions {
   /** The messages at the head of the stream have been seen to. */
   #done = false;
 
-  /** What has to be done before the client's next messages; 'wait' until they have all arrived; undefined: nothing. */
+  /** To be asked before a statement. What has to be done before the client's next messages; 'wait' until they have all arrived; undefined: nothing. */
   next(context: Context): Procedure | 'wait' | undefined {
     if (this.#done) {
       this.#done = false;
@@ -64,8 +64,12 @@ export class Questions {
           if (names !== undefined || statements.find(readBind(bytes, start, end)?.statement ?? '').asks)
             look(bytes, start, end);
           return false;
+        case Frontend.describe:
+        case Frontend.execute:
+        case Frontend.close:
+          return false;
         default:
-          return type === Frontend.sync || type === Frontend.flush;
+          return true;
       }
     });
     return { names, whole, extended };
