@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
+import { adoptCommand } from './cli/adopt.ts';
 import { checkCommand } from './cli/check.ts';
 import { devCommand } from './cli/dev.ts';
 import { runCommand } from './cli/run.ts';
@@ -13,6 +14,7 @@ await new Command('pgmm')
   .addCommand(runCommand())
   .addCommand(checkCommand())
   .addCommand(statusCommand())
+  .addCommand(adoptCommand())
   .addCommand(verifyCommand())
   .addCommand(devCommand())
   .parseAsync();

@@ -351,14 +351,21 @@ export class ClusterNode implements Commits {
 
   // ---- Commits: what sessions ask for
 
-  refusal(): PgError | undefined {
+  /** Why this node takes no writes now; undefined when it does. */
+  get unwritable(): string | undefined {
     const reason = this.core.refusal;
+    const { problem } = this.#replica;
+    return reason === undefined || problem === undefined ? reason : `${reason}: ${problem}`;
+  }
+
+  refusal(): PgError | undefined {
+    const reason = this.unwritable;
     return reason === undefined ? undefined : toPgError(reports.notWritable(reason, this.#options.settings.self));
   }
 
   readRefusal(): PgError | undefined {
     if (!this.#options.refuseReads) return undefined;
-    const reason = this.core.refusal;
+    const reason = this.unwritable;
     return reason === undefined ? undefined : toPgError(reports.notReadable(reason, this.#options.settings.self));
   }
 

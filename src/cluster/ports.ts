@@ -11,6 +11,8 @@ export type ChangeSource =
 
 /** This node's PostgreSQL, as the cluster node uses it. Results come back as events of the node core. */
 export interface Replica {
+  /** Why PostgreSQL can't be used now, for operators; undefined while it can. */
+  readonly problem: string | undefined;
   /** COMMIT PREPARED, strictly in the order of the calls. */
   commit(entry: DecidedCommit): void;
   apply(gid: Gid, database: string, source: ChangeSource): void;

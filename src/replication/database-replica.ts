@@ -3,7 +3,7 @@ import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
 import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
 import { PgError } from '../runtime/errors.ts';
-import { lsn, parseLsn, type Gid, type LogIndex, type NodeId } from '../runtime/ids.ts';
+import { lsn, parseLsn, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
 import { ApplyPool } from './apply/apply-pool.ts';
@@ -16,6 +16,12 @@ import { HistorySlot } from './history/history-slot.ts';
 import type { HistorySource } from './history/history-server.ts';
 import { APPLICATION_NAME, holdOrigin, takeOver } from './origins.ts';
 import type { TransactionSpool } from './spool.ts';
+
+/** Asked before anything is changed in a server, and told when it is this node's. */
+export interface Admission {
+  examine(client: ControlClient): Promise<void>;
+  adopt(client: ControlClient): Promise<void>;
+}
 
 export interface DatabaseReplicaOptions {
   readonly database: string;
@@ -36,6 +42,8 @@ export interface DatabaseReplicaOptions {
   readonly applied: (gid: Gid, result: ApplyResult) => void;
   readonly progress: (gid: Gid) => void;
   readonly bypass: (xid: number, relations: readonly string[]) => void;
+  /** For the first database: whether this server is the one that belongs to this node. Rejects if not. */
+  readonly admission?: Admission | undefined;
   /** A connection is lost: everything has to be set up anew. */
   readonly closed: (error: Error) => void;
 }
@@ -96,7 +104,10 @@ export class DatabaseReplica {
       client.on('error', (error) => this.#onClosed(error));
       await client.connect();
     }
+    const { admission } = this.#options;
+    await admission?.examine(this.#control);
     await installCatalog(this.#control, { nodeId: node, stride });
+    await admission?.adopt(this.#control);
     this.#safety = await loadSafety(this.#control);
     const oid = (await this.#control.ask<{ oid: number }>(OWN_OID)).rows[0].oid.toString();
     this.#spare = await this.#connect('rollback');
@@ -217,6 +228,11 @@ export class DatabaseReplica {
         publication: PUBLICATION,
       }),
     };
+  }
+
+  /** How much WAL was durable when the history slot was last looked at; undefined before that. */
+  get flushed(): Lsn | undefined {
+    return this.#history.flushed;
   }
 
   /** Lets go of WAL that no node needs: all have committed up to `needed`. */

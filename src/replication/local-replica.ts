@@ -2,13 +2,13 @@ import { Committer } from '../commit/committer.ts';
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
 import { comparePriority, parseGid } from '../commit/gid.ts';
-import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
+import type { Gid, LogIndex, Lsn, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { PgError } from '../runtime/errors.ts';
 import type { ConflictVictim } from '../session/ports.ts';
 import type { ApplyResult, RecordSource } from './apply/apply-session.ts';
 import type { Blocked } from './apply/blockers.ts';
-import { DatabaseReplica, type DatabaseReplicaOptions } from './database-replica.ts';
+import { DatabaseReplica, type Admission, type DatabaseReplicaOptions } from './database-replica.ts';
 import { HistoryServer, type HistoryAnswer, type HistoryRequest } from './history/history-server.ts';
 import type { TransactionSpool } from './spool.ts';
 
@@ -44,6 +44,7 @@ export interface LocalReplicaOptions {
   readonly conflictCheckAfter: number;
   readonly log: Logger;
   readonly events: ReplicaEvents;
+  readonly admission: Admission;
   /** Whether a decoded transaction is one of this run's. */
   readonly isOwn: (gid: Gid) => boolean;
   /** Whether anything here still knows of this transaction; what nobody knows of is rolled back. */
@@ -68,6 +69,7 @@ export class LocalReplica {
   /** Counts the times that everything was set up: what an earlier one still reports is out of date. */
   #generation = 0;
   #up = false;
+  #problem: string | undefined;
   #stopped = false;
   #recovering: Promise<void> | undefined;
   #recoverAgain = false;
@@ -100,6 +102,16 @@ export class LocalReplica {
     this.#timers.push(setInterval(() => void this.#advanceHistory(), HISTORY_INTERVAL));
   }
 
+  /** Why it can't be used now; undefined while it can, or before it was tried. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** WAL that is known to be durable. */
+  get flushed(): Lsn | undefined {
+    return this.#databases.values().next().value?.flushed;
+  }
+
   get isUp(): boolean {
     return this.#up;
   }
@@ -121,6 +133,7 @@ export class LocalReplica {
       try {
         await this.#openAll(generation);
         this.#up = true;
+        this.#problem = undefined;
         this.#options.log.info('connected to the local PostgreSQL');
         this.recover();
         return;
@@ -128,6 +141,7 @@ export class LocalReplica {
         const { message } = error as Error;
         if (message !== reported) this.#options.log.warn(`the local PostgreSQL cannot be used yet: ${message}`);
         reported = message;
+        this.#problem = message;
         for (const database of this.#databases.values()) database.close();
         this.#databases = new Map();
         await new Promise((resolve) => setTimeout(resolve, RECONNECT_DELAY));
@@ -148,6 +162,7 @@ export class LocalReplica {
     return {
       ...database,
       database: name,
+      ...(name === this.#options.databases[0] && { admission: this.#options.admission }),
       spool,
       log,
       wants: (gid) => {

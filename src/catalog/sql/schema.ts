@@ -39,6 +39,14 @@ CREATE TABLE IF NOT EXISTS multimaster.sequence (
 );
 COMMENT ON TABLE multimaster.sequence IS 'Sequences as they were defined (anchor, base_*) and as this node has them.';
 
+CREATE TABLE IF NOT EXISTS multimaster.membership (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  cluster text NOT NULL,
+  node integer NOT NULL,
+  log text NOT NULL
+);
+COMMENT ON TABLE multimaster.membership IS 'Which decision log of which node this server belongs to; see docs/identity.md.';
+
 REVOKE ALL ON ALL TABLES IN SCHEMA multimaster FROM PUBLIC;
 
 -- A dump that was restored on some other server brings the event triggers along; they must not do anything there.

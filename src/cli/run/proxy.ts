@@ -5,7 +5,9 @@ import { Metrics } from '../../admin/metrics.ts';
 import { DdlMessages } from '../../catalog/ddl-message.ts';
 import { CatchUp } from '../../cluster/catch-up.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
+import type { Refusal } from '../../cluster/identity.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
+import { IdentityError, NodeIdentity } from '../../cluster/node-identity.ts';
 import { ClusterNode, type CommitPhases } from '../../cluster/node.ts';
 import { Outcomes } from '../../cluster/outcomes.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
@@ -16,7 +18,9 @@ import { parseGid } from '../../commit/gid.ts';
 import { DEFAULT_LIMITS } from '../../consensus/core/types.ts';
 import { LogStore } from '../../consensus/log-store.ts';
 import { RaftNode } from '../../consensus/raft-node.ts';
+import type { Admission } from '../../replication/database-replica.ts';
 import { LocalReplica } from '../../replication/local-replica.ts';
+import { markPostgres, readPostgresIdentity } from '../../replication/postgres-identity.ts';
 import { TransactionSpool } from '../../replication/spool.ts';
 import type { Gid, LogIndex } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
@@ -43,7 +47,12 @@ export class Proxy {
   readonly #status: NodeStatusSource;
   readonly #compaction: LogCompaction;
   readonly #metrics: Metrics;
+  readonly #identity: NodeIdentity;
+  readonly #log: Logger;
+  /** Why the log on disk must not be used. */
+  readonly #logRefusal: Refusal | undefined;
   readonly #timers: NodeJS.Timeout[] = [];
+  #voting = false;
   #stopWatching: (() => void) | undefined;
 
   /** Opens what is on disk. `failed` is called when the proxy must not go on. */
@@ -51,24 +60,28 @@ export class Proxy {
     const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), {
       segmentBytes: config.raft.segmentSize,
     });
+    const identity = new NodeIdentity(config.dataDir, config.cluster.name, config.node);
     const spool = await TransactionSpool.open({
       directory: join(config.dataDir, 'spool'),
       inline: config.spool.inline,
       memory: config.spool.memory,
     });
-    return new Proxy(config, log, failed, { store, restored, spool });
+    return new Proxy(config, log, failed, { store, restored, spool, identity });
   }
 
   private constructor(
     config: Config,
     log: Logger,
     failed: (error: Error) => void,
-    disk: { spool: TransactionSpool } & Awaited<ReturnType<typeof LogStore.open>>,
+    disk: { spool: TransactionSpool; identity: NodeIdentity } & Awaited<ReturnType<typeof LogStore.open>>,
   ) {
     this.#config = config;
     this.#metrics = new Metrics();
     const victims = new Map<number, ConflictVictim>();
     const { restored, store, spool } = disk;
+    this.#log = log;
+    this.#identity = disk.identity;
+    this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored));
     this.#node = this.#createNode(log, restored);
     this.#links = this.#createLinks(log);
     this.#raft = this.#createRaft(restored, store, failed);
@@ -113,7 +126,7 @@ export class Proxy {
   #createNode(log: Logger, restored: Awaited<ReturnType<typeof LogStore.open>>['restored']): ClusterNode {
     const { node, nodes, cluster, heartbeat, member, commit } = this.#config;
     const ids = nodes.map(({ id }) => id);
-    const lastIndex = restored.entries.at(-1)?.index ?? restored.snapshot?.index ?? (0 as LogIndex);
+    const lastIndex = lastIndexOf(restored);
     return new ClusterNode({
       settings: {
         self: node,
@@ -223,6 +236,7 @@ export class Proxy {
         handedOut: () => this.#node.core.handedOut,
       },
       neededHistory: () => this.#neededHistory(),
+      admission: this.#createAdmission(),
       spool,
       conflictCheckAfter: apply.conflictCheckAfter,
       log,
@@ -254,6 +268,34 @@ export class Proxy {
         },
       },
     });
+  }
+
+  /** Which PostgreSQL may be used, and with it whether this node may vote. */
+  #createAdmission(): Admission {
+    const identity = this.#identity;
+    return {
+      examine: async (client) => {
+        if (this.#logRefusal !== undefined) throw new IdentityError(this.#logRefusal);
+        try {
+          await identity.examine(await readPostgresIdentity(client), this.#raft.status.durableIndex);
+        } finally {
+          // A PostgreSQL that is ahead of its log can be used when the log has come in from the others.
+          this.#startVoting();
+        }
+      },
+      adopt: async (client) => {
+        await markPostgres(client, identity.mark);
+        await identity.adopt(await readPostgresIdentity(client));
+        this.#startVoting();
+      },
+    };
+  }
+
+  /** Only with a log that is known to be this node's; see docs/identity.md. */
+  #startVoting(): void {
+    if (this.#voting || !this.#identity.mayVote || this.#logRefusal !== undefined) return;
+    this.#voting = true;
+    this.#raft.start();
   }
 
   /** Members that are heard of, the least loaded kind first: whoever leads the log has enough to do. */
@@ -355,15 +397,26 @@ export class Proxy {
   async start(): Promise<void> {
     await this.#admin.start();
     await this.#links.start();
-    this.#raft.start();
+    if (this.#logRefusal !== undefined) this.#log.fatal(`this node does not vote: ${this.#logRefusal.reason}`);
+    this.#startVoting();
     this.#node.start();
     this.#replica.start();
     const { election, heartbeat } = this.#config;
     this.#timers.push(setInterval(() => this.#raft.tick(), election.timeout / ELECTION_TICKS));
     this.#timers.push(setInterval(() => this.#status.sample(), Math.max(heartbeat.interval, 500)));
+    this.#timers.push(setInterval(() => void this.#noteIdentity(), 1000));
     this.#timers.push(setInterval(() => this.#compaction.run(this.#node.core.committed), 10_000));
     this.#stopWatching = this.#metrics.watchEventLoop();
     await this.#listener.start();
+  }
+
+  async #noteIdentity(): Promise<void> {
+    const { stored } = this.#node.core;
+    await this.#identity
+      .note(this.#raft.status.deliveredIndex, stored, this.#replica.flushed)
+      .catch((error: unknown) => {
+        this.#log.error({ err: error }, 'how far this node has come could not be noted down');
+      });
   }
 
   async stop(): Promise<void> {
@@ -388,6 +441,10 @@ const NOTHING_KNOWN: SafetyNames = { volatileNames: new Set(), taintedRelations:
  */
 function minimumMembers(nodes: number): number {
   return nodes <= 2 ? 1 : Math.floor(nodes / 2) + 1;
+}
+
+function lastIndexOf({ entries, snapshot }: Awaited<ReturnType<typeof LogStore.open>>['restored']): LogIndex {
+  return entries.at(-1)?.index ?? snapshot?.index ?? (0 as LogIndex);
 }
 
 function passwordText(password: unknown): string | undefined {

@@ -62,7 +62,7 @@ export class NodeStatusSource implements StatusSource {
   status(): ClusterStatus {
     const { config, node, raft, replica, listener } = this.#parts;
     const { role, term, leader, lastIndex, commitIndex } = raft.status;
-    const reason = node.core.refusal;
+    const reason = node.unwritable;
     return {
       version: VERSION,
       cluster: config.cluster.name,

@@ -87,6 +87,11 @@ export class NodeCore {
     return this.#queue.committed;
   }
 
+  /** The last COMMIT that PostgreSQL is known to have stored; 0 until it has been asked. */
+  get stored(): LogIndex {
+    return this.#queue.postgres;
+  }
+
   /** The highest log index whose COMMIT PREPARED may have been sent. */
   get handedOut(): LogIndex {
     return this.#queue.handedOut;

@@ -312,8 +312,18 @@ export class RaftCore {
 
   #heartbeat(from: NodeId, message: Heartbeat): void {
     this.#follow(from);
+    if (message.commit > this.lastIndex) return this.#disown(from);
     if (message.commit > this.commitIndex) this.#log.commitTo(message.commit);
     this.#send(from, { type: 'heartbeatReply', term: this.#term, round: message.round });
+  }
+
+  /**
+   * The leader counts on entries that this voter acknowledged, and an operator has since allowed it to go on without them. The
+   * leader of a new term asks every voter anew what it has.
+   */
+  #disown(leader: NodeId): void {
+    this.#becomeFollower(this.#term + 1, null);
+    this.#promise(leader, { type: 'stale', term: this.#term });
   }
 
   #install(from: NodeId, { snapshot }: InstallSnapshot): void {

@@ -66,6 +66,11 @@ export class HistorySlot {
     return slot;
   }
 
+  /** WAL that was durable when this was last looked at. */
+  get flushed(): Lsn | undefined {
+    return this.#samples.at(-1)?.position;
+  }
+
   /** Bytes of WAL since about what was committed up to this index; samples are some seconds apart. */
   walSince(index: LogIndex): number {
     const newest = this.#samples.at(-1);
@@ -82,7 +87,7 @@ export class HistorySlot {
   /** To be called every few seconds. `needed`: the lowest index that some node may ask to go on from. */
   async advance(handedOut: () => LogIndex, needed: LogIndex): Promise<void> {
     const { rows } = await this.#control.ask<{ position: string }>(
-      'SELECT pg_catalog.pg_current_wal_lsn()::pg_catalog.text AS position',
+      'SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text AS position',
     );
     this.#samples.push({ index: handedOut(), position: parseLsn(rows[0].position) });
     if (this.#samples.length > MAX_SAMPLES) this.#samples = this.#samples.filter((_, i) => i % 2 === 1);

@@ -108,3 +108,15 @@ test('a vote that repeats while the first one waits for the disk waits too', () 
   expect(second.messages).toEqual([]);
   expect(core.step({ type: 'persisted', seq: first.persist!.seq }).messages).toHaveLength(2);
 });
+
+test('a voter whose log was lost makes the leader that counts on it begin a new term', () => {
+  const core = restored(5, []);
+  expect(receive(core, { type: 'heartbeat', term: 5, commit: logIndex(12), round: 3 })).toEqual([
+    { type: 'stale', term: 6 },
+  ]);
+  expect(core.term).toBe(6);
+  // The leader of the new term asks what is here before it says what is committed.
+  expect(receive(core, { ...append(12, 5, [], 12), term: 6 } as Message)).toMatchObject([
+    { type: 'appendRejected', hintIndex: 0 },
+  ]);
+});
