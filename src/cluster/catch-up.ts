@@ -60,9 +60,15 @@ export class CatchUp {
   readonly #running = new Set<string>();
   #stopped = false;
   #bytesRead = 0;
+  #problem: string | undefined;
 
   constructor(options: CatchUpOptions) {
     this.#options = options;
+  }
+
+  /** Why no donor can help, while that is so. */
+  get problem(): string | undefined {
+    return this.#problem;
   }
 
   /** Bytes of changes read from donors since the program started. */
@@ -145,7 +151,7 @@ export class CatchUp {
   }
 
   async #readOn(database: string): Promise<void> {
-    const { history, log } = this.#options;
+    const { history } = this.#options;
     const cursor = this.#cursor(database);
     while (!this.#stopped && this.#isWanted(database)) {
       this.#forgetCommitted();
@@ -162,14 +168,22 @@ export class CatchUp {
         });
         for (const piece of pieces) await this.#take(database, piece, cursor);
         cursor.at = performance.now();
+        this.#problem = undefined;
         // Everything that was read may be on its way to being replayed: asking again at once would only spin.
         if (pieces.length === 0) await pause(RETRY_DELAY / 10);
       } catch (error) {
-        log.warn({ database, after: cursor.after, reason: (error as Error).message }, 'no donor could be read');
+        this.#fail('no donor could be read', { database, after: cursor.after }, error as Error);
         cursor.after = this.#options.committed();
         await pause(RETRY_DELAY);
       }
     }
+  }
+
+  /** Tried again and again: each reason is told once. */
+  #fail(what: string, where: object, { message }: Error): void {
+    const problem = `${what}: ${message}`;
+    if (problem !== this.#problem) this.#options.log.warn(where, problem);
+    this.#problem = problem;
   }
 
   #cursor(database: string): { after: LogIndex; at: number } {
@@ -207,11 +221,12 @@ export class CatchUp {
 
   /** Finds out from a donor which transactions the log had between the two indexes. */
   async fillGap(from: LogIndex, to: LogIndex): Promise<void> {
-    const { databases, history, log, gapFilled } = this.#options;
+    const { databases, history, gapFilled } = this.#options;
     while (!this.#stopped) {
       try {
         const found = await Promise.all(databases.map((database) => this.#headers(history, database, from, to)));
         const entries = found.flat().sort((a, b) => a.index - b.index);
+        this.#problem = undefined;
         let before = from;
         gapFilled(
           from,
@@ -224,7 +239,7 @@ export class CatchUp {
         );
         return;
       } catch (error) {
-        log.warn({ from, to, reason: (error as Error).message }, 'no donor could say what the log had');
+        this.#fail('no donor could say what the log had', { from, to }, error as Error);
         await pause(RETRY_DELAY);
       }
     }

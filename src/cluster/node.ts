@@ -354,7 +354,7 @@ export class ClusterNode implements Commits {
   /** Why this node takes no writes now; undefined when it does. */
   get unwritable(): string | undefined {
     const reason = this.core.refusal;
-    const { problem } = this.#replica;
+    const problem = this.#replica.problem ?? this.#catchUp.problem;
     return reason === undefined || problem === undefined ? reason : `${reason}: ${problem}`;
   }
 

@@ -38,6 +38,8 @@ export const DEFAULTS = {
   session: { max_connections: 80, retry_buffer: '64kB', statement_cache: 5000, startup_timeout: '60s' },
   /** As large as a segment of PostgreSQL's WAL; 100,000 commits are a few megabytes. */
   raft: { segment_size: '16MB', retain_entries: 100_000 },
+  /** As much as one busy day leaves on many systems; a disk must not fill because a node is away. */
+  retention: { wal: '10GB', time: '24h' },
   /** A vanished machine is noticed in about 16 s, instead of the two hours of most systems. */
   keepalive: { idle: '10s', interval: '2s', count: 3, user_timeout: '16s' },
   log: { level: 'info' },

@@ -90,6 +90,10 @@ export const configSchema = group({
     segment_size: size('64kB', '1GB').prefault(DEFAULTS.raft.segment_size),
     retain_entries: integer(100, 1_000_000_000).default(DEFAULTS.raft.retain_entries),
   }).prefault({}),
+  retention: group({
+    wal: size('32MB', '1024GB').prefault(DEFAULTS.retention.wal),
+    time: duration('1min', '720h').prefault(DEFAULTS.retention.time),
+  }).prefault({}),
   keepalive: keepalive.prefault({}),
   log: group({
     level: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default(DEFAULTS.log.level),

@@ -12,7 +12,7 @@ import { findBlockers, type Blocked } from './apply/blockers.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
 import { ControlClient } from './control-client.ts';
 import { Decoder } from './decoder.ts';
-import { HistorySlot } from './history/history-slot.ts';
+import { HistorySlot, type Retention } from './history/history-slot.ts';
 import type { HistorySource } from './history/history-server.ts';
 import { APPLICATION_NAME, holdOrigin, takeOver } from './origins.ts';
 import type { TransactionSpool } from './spool.ts';
@@ -35,6 +35,7 @@ export interface DatabaseReplicaOptions {
   /** Where notes about slots are kept. */
   readonly directory: string;
   readonly handedOut: () => LogIndex;
+  readonly retention: Retention;
   readonly log: Logger;
   /** Whether a decoded transaction belongs to this run and is under way. */
   readonly wants: (gid: Gid) => boolean;
@@ -237,7 +238,14 @@ export class DatabaseReplica {
 
   /** Lets go of WAL that no node needs: all have committed up to `needed`. */
   async advanceHistory(needed: LogIndex): Promise<void> {
-    await this.#history.advance(this.#options.handedOut, needed);
+    const { handedOut, retention, log, database } = this.#options;
+    const surrender = await this.#history.advance(handedOut, needed, retention);
+    if (surrender === undefined) return;
+    const { from, bytes } = surrender;
+    log.warn(
+      { database, needed, from, bytes: Number(bytes) },
+      'retention is exceeded: a node that is away can no longer catch up from here and has to be copied anew',
+    );
   }
 
   walSince(index: LogIndex): number {

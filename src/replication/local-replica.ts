@@ -35,7 +35,7 @@ export interface LocalReplicaOptions {
   readonly databases: readonly string[];
   readonly database: Pick<
     DatabaseReplicaOptions,
-    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut'
+    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut' | 'retention'
   >;
   /** The lowest log index from which some node may ask to go on; 0 while that is not known. */
   readonly neededHistory: () => LogIndex;

@@ -6,6 +6,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
 import { startCluster } from '../support/cluster.ts';
+import { adopt, copyDirectory, dataOf, replaceData } from '../support/data-copy.ts';
 import type { TestCluster } from '../support/cluster.ts';
 import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
@@ -34,15 +35,9 @@ describe('a node whose memory is not its own', () => {
   }
 
   const write = (node: number) => query(node, `INSERT INTO t VALUES (${++next})`);
-  const data = (node: number) => join(cluster.dir, `node${node}`, 'data');
+  const data = (node: number) => dataOf(cluster, node);
   const own = (node: number) => join(cluster.dir, `node${node}`, 'pgmm');
   const back = (node: number) => waitFor(`node ${node} is back`, () => isReady(cluster, node), PATIENCE);
-
-  /** As a file system would be copied: owners and modes stay. */
-  async function copy(from: string, to: string): Promise<void> {
-    rmSync(to, { recursive: true, force: true });
-    await run('cp', ['-a', from, to]);
-  }
 
   async function stop(node: number): Promise<void> {
     await cluster.dev('kill', String(node), 'both');
@@ -61,11 +56,6 @@ describe('a node whose memory is not its own', () => {
     await expect(write(node)).rejects.toMatchObject({ code: '57P03' });
   }
 
-  const adopt = (node: number, ...options: string[]) =>
-    run(process.execPath, [
-      ...['dist/main.js', 'adopt', '--config', join(cluster.dir, `node${node}`, 'pgmm.yaml'), ...options],
-    ]);
-
   async function expectSame(): Promise<void> {
     const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 30_000 });
     expect(report.differences).toEqual([]);
@@ -76,7 +66,7 @@ describe('a node whose memory is not its own', () => {
     { timeout: 180_000 },
     async () => {
       await cluster.dev('kill', '3', 'both');
-      await copy(data(3), `${data(3)}.old`);
+      await copyDirectory(data(3), `${data(3)}.old`);
       await cluster.dev('start', '3', 'both');
       await back(3);
       for (let i = 0; i < 3; i++) await write(3);
@@ -84,7 +74,7 @@ describe('a node whose memory is not its own', () => {
       await waitFor('the commits are noted down', () => identityHas(3), PATIENCE);
       await stop(3);
       renameSync(data(3), `${data(3)}.new`);
-      await copy(`${data(3)}.old`, data(3));
+      await copyDirectory(`${data(3)}.old`, data(3));
       await refusedWith(3, 'went-back');
       await stop(3);
       rmSync(data(3), { recursive: true });
@@ -123,15 +113,12 @@ describe('a node whose memory is not its own', () => {
     async () => {
       await stop(3);
       await cluster.dev('kill', '2', 'both');
-      await copy(data(2), `${data(3)}.copy`);
+      await replaceData(cluster, 3, 2);
       await cluster.dev('start', '2', 'both');
       await back(2);
-      rmSync(data(3), { recursive: true });
-      renameSync(`${data(3)}.copy`, data(3));
       await refusedWith(3, 'other-node');
       await cluster.dev('kill', '3', 'proxy');
-      const { stdout } = await adopt(3);
-      expect(stdout).toContain('a copy of node 2');
+      expect(await adopt(cluster, 3)).toContain('a copy of node 2');
       await cluster.dev('start', '3', 'proxy');
       await back(3);
       await write(3);
@@ -147,8 +134,8 @@ describe('a node whose memory is not its own', () => {
     for (const name of readdirSync(own(3))) rmSync(join(own(3), name), { recursive: true });
     await refusedWith(3, 'log-lost');
     await cluster.dev('kill', '3', 'proxy');
-    await expect(adopt(3)).rejects.toThrow('--lost-log');
-    await adopt(3, '--lost-log');
+    await expect(adopt(cluster, 3)).rejects.toThrow('--lost-log');
+    await adopt(cluster, 3, '--lost-log');
     await cluster.dev('start', '3', 'proxy');
     await back(3);
     await write(3);
@@ -167,7 +154,7 @@ describe('a node whose memory is not its own', () => {
     };
     await waitFor('node 3 is refused for its timeline', promoted, PATIENCE);
     await cluster.dev('kill', '3', 'proxy');
-    await adopt(3);
+    await adopt(cluster, 3);
     await cluster.dev('start', '3', 'proxy');
     await back(3);
     await expectSame();

@@ -234,6 +234,7 @@ export class Proxy {
         apply,
         directory: this.#config.dataDir,
         handedOut: () => this.#node.core.handedOut,
+        retention: this.#config.retention,
       },
       neededHistory: () => this.#neededHistory(),
       admission: this.#createAdmission(),

@@ -4,9 +4,26 @@ import type { ControlClient } from '../control-client.ts';
 import { formatLsn, logIndex, parseLsn, type LogIndex, type Lsn } from '../../runtime/ids.ts';
 
 interface Sample {
+  /** Monotonic milliseconds. */
+  readonly at: number;
   /** Every COMMIT PREPARED of a higher index was sent after `position` was read. */
   readonly index: LogIndex;
   readonly position: Lsn;
+}
+
+/** How much is kept for nodes that are away. */
+export interface Retention {
+  /** Bytes of WAL. */
+  readonly wal: number;
+  /** Milliseconds. */
+  readonly time: number;
+}
+
+/** What `advance` gave up: the slot passed what some node still needs. */
+export interface Surrender {
+  readonly needed: LogIndex;
+  readonly from: LogIndex;
+  readonly bytes: bigint;
 }
 
 /** Samples that are kept; older ones are thinned out, which only makes the slot advance in larger steps. */
@@ -84,15 +101,23 @@ export class HistorySlot {
     return this.#from;
   }
 
-  /** To be called every few seconds. `needed`: the lowest index that some node may ask to go on from. */
-  async advance(handedOut: () => LogIndex, needed: LogIndex): Promise<void> {
+  /**
+   * To be called every few seconds. `needed`: the lowest index that some node may ask to go on from. Beyond the retention the slot moves on without
+   * that node, which is answered.
+   */
+  async advance(handedOut: () => LogIndex, needed: LogIndex, retention: Retention): Promise<Surrender | undefined> {
     const { rows } = await this.#control.ask<{ position: string }>(
       'SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text AS position',
     );
-    this.#samples.push({ index: handedOut(), position: parseLsn(rows[0].position) });
+    const newest = { at: performance.now(), index: handedOut(), position: parseLsn(rows[0].position) };
+    this.#samples.push(newest);
     if (this.#samples.length > MAX_SAMPLES) this.#samples = this.#samples.filter((_, i) => i % 2 === 1);
-    const passed = this.#samples.filter(({ index }) => index <= needed).at(-1);
-    if (passed === undefined || passed.position - this.#confirmed < STEP) return;
+    const wanted = this.#samples.filter(({ index }) => index <= needed).at(-1);
+    const overdue = this.#overdue(newest, retention);
+    const isSurrender = overdue !== undefined && overdue.index > (wanted?.index ?? needed);
+    const passed = isSurrender ? overdue : wanted;
+    if (passed === undefined || passed.position - this.#confirmed < STEP) return undefined;
+    const bytes = newest.position - this.#confirmed;
     // First the note: after a crash between the two it promises too little, never too much.
     await this.#note(passed.index);
     this.#from = passed.index;
@@ -102,6 +127,15 @@ export class HistorySlot {
     ]);
     this.#confirmed = passed.position;
     this.#samples = this.#samples.filter(({ position }) => position > passed.position);
+    return isSurrender ? { needed, from: passed.index, bytes } : undefined;
+  }
+
+  /** The newest sample up to which nothing is kept any more. */
+  #overdue(newest: Sample, { wal, time }: Retention): Sample | undefined {
+    const limit = newest.position - BigInt(wal);
+    const old = this.#samples.filter(({ at, position }) => position <= limit || at <= newest.at - time).at(-1);
+    // Of what was written before this program began no sample tells: the first one stands for all of it.
+    return old ?? (this.#confirmed < limit ? this.#samples.at(0) : undefined);
   }
 
   async #note(from: LogIndex): Promise<void> {

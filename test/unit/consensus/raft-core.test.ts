@@ -116,7 +116,7 @@ test('a voter whose log was lost makes the leader that counts on it begin a new 
   ]);
   expect(core.term).toBe(6);
   // The leader of the new term asks what is here before it says what is committed.
-  expect(receive(core, { ...append(12, 5, [], 12), term: 6 } as Message)).toMatchObject([
+  expect(receive(core, { ...append(12, 5, [], 12), term: 6 })).toMatchObject([
     { type: 'appendRejected', hintIndex: 0 },
   ]);
 });
