@@ -7,6 +7,7 @@ import type { Message } from '../consensus/core/messages.ts';
 import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
 import { PgError } from '../runtime/errors.ts';
 import { HybridClock } from '../runtime/hybrid-clock.ts';
+import { faultPoint } from '../runtime/fault-points.ts';
 import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { CommitLevel, CommitOutcome, Commits } from '../session/ports.ts';
@@ -170,16 +171,19 @@ export class ClusterNode implements Commits {
       case 'send':
         if (effect.message.t === 'propose') this.#onProposed(effect.message.command);
         this.#links.send(effect.to, effect.message);
+        this.#onSent(effect.message);
         return;
       case 'append': {
         this.#onProposed(effect.command);
         const index = this.#raft.propose(encodeCommand(effect.command), effect.term);
+        faultPoint('leader.entry.appended');
         if (index === undefined) this.#events.unshift({ type: 'append-refused' });
         else if (index !== effect.index) throw new Error(`log entry stands at ${index}, not at ${effect.index}`);
         return;
       }
       case 'commit':
         this.#mark(effect.entry.gid, 'decided');
+        faultPoint(`${this.#roleIn(effect.entry.gid)}.commit.before-send`);
         return replica.commit(effect.entry);
       case 'apply':
         return this.#apply(effect.gid, effect.database);
@@ -257,7 +261,14 @@ export class ClusterNode implements Commits {
         this.clock.receive(message.clock);
         this.#heard.set(from, message);
         break;
+      case 'vote':
+        faultPoint('coordinator.vote.received');
+        break;
+      case 'propose':
+        faultPoint('leader.proposal.received');
+        break;
       case 'announce': {
+        faultPoint('participant.announce.received');
         const parts = parseGid(message.gid);
         if (parts === undefined) return;
         this.clock.receive(parts.clock);
@@ -296,6 +307,7 @@ export class ClusterNode implements Commits {
 
   /** The local PostgreSQL has finished a replay, or given it up. */
   onApplied(gid: Gid, error: ErrorReport | undefined): void {
+    if (error === undefined) faultPoint('participant.replay.prepared');
     if (error?.sqlstate === '40P01') this.#options.observer.conflict('replay_deadlock');
     else if (error?.sqlstate.startsWith('23') === true) this.#options.observer.conflict('constraint');
     if (!this.#catchUp.onApplied(gid, error)) this.step({ type: 'applied', gid, error });
@@ -314,7 +326,9 @@ export class ClusterNode implements Commits {
 
   onEntries(entries: readonly Entry[]): void {
     for (const entry of entries) {
-      this.step({ type: 'entry', entry: { index: entry.index, command: decodeCommand(entry.payload) } });
+      const command = decodeCommand(entry.payload);
+      if (command?.type === 'commit') this.#onDecision(command.gid);
+      this.step({ type: 'entry', entry: { index: entry.index, command } });
     }
     this.#outcomes.onApplied();
   }
@@ -346,6 +360,7 @@ export class ClusterNode implements Commits {
   /** The decoder has all changes of an own transaction. */
   onDecoded(gid: Gid, database: string, data: Uint8Array | undefined): void {
     this.#mark(gid, 'decoded');
+    faultPoint('coordinator.changes.decoded');
     this.step({ type: 'decoded', gid, database, data });
   }
 
@@ -421,10 +436,12 @@ export class ClusterNode implements Commits {
     this.#revealed.delete(gid);
     const outcome = new Promise<CommitOutcome>((resolve) => this.#own.set(gid, { begun: performance.now(), resolve }));
     this.step({ type: 'begin', gid, database, everywhere: level === 'remote_apply' });
+    faultPoint('coordinator.prepare.before-send');
     return {
       outcome,
       prepared: (error) => {
         this.#mark(gid, 'prepared');
+        faultPoint('coordinator.prepare.answered');
         if (error === undefined) this.step({ type: 'prepared', gid });
         else
           this.step({
@@ -437,7 +454,31 @@ export class ClusterNode implements Commits {
   }
 
   #onProposed(command: LogCommand): void {
-    if (command.type === 'commit') this.#mark(command.gid, 'proposed');
+    if (command.type !== 'commit') return;
+    this.#mark(command.gid, 'proposed');
+    faultPoint('coordinator.proposal.before-send');
+  }
+
+  /** Handed to the link: it leaves when this turn of the event loop ends, so a process that dies here has to let that happen. */
+  #onSent(message: PeerMessage): void {
+    if (message.t === 'announce') setImmediate(faultPoint, 'coordinator.announce.sent');
+    else if (message.t === 'propose') setImmediate(faultPoint, 'coordinator.proposal.sent');
+    else if (message.t === 'vote') setImmediate(faultPoint, 'participant.vote.sent');
+  }
+
+  #onDecision(gid: Gid): void {
+    faultPoint('leader.entry.committed');
+    faultPoint(`${this.#roleIn(gid)}.decision.received`);
+  }
+
+  #roleIn(gid: Gid): 'coordinator' | 'participant' {
+    return parseGid(gid)?.node === this.#options.settings.self ? 'coordinator' : 'participant';
+  }
+
+  /** PostgreSQL has committed everything up to an entry; `gid` is that entry's transaction. */
+  onCommitted(index: LogIndex, gid: Gid | undefined): void {
+    if (gid !== undefined) faultPoint(`${this.#roleIn(gid)}.commit.answered`);
+    this.step({ type: 'committed', index });
   }
 
   #mark(gid: Gid, phase: 'prepared' | 'decoded' | 'proposed' | 'decided'): void {
@@ -449,6 +490,7 @@ export class ClusterNode implements Commits {
     const own = this.#own.get(gid);
     if (own === undefined) return;
     this.#own.delete(gid);
+    faultPoint('coordinator.answer.before-send');
     const sqlstate = outcome.type === 'committed' ? undefined : outcome.error.sqlstate;
     if (sqlstate === '40001' && own.prepared !== undefined) this.#options.observer.conflict('prepared_aborted');
     this.#options.observer.finished(outcome.type, sqlstate, phasesOf(own));

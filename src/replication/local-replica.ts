@@ -16,7 +16,7 @@ import type { TransactionSpool } from './spool.ts';
 export interface ReplicaEvents {
   up(committed: LogIndex, prepared: ReadonlyMap<Gid, string>): void;
   down(): void;
-  committed(index: LogIndex): void;
+  committed(index: LogIndex, gid: Gid | undefined): void;
   applied(gid: Gid, error: ErrorReport | undefined): void;
   rolledBack(gid: Gid): void;
   blocked(
@@ -351,7 +351,7 @@ export class LocalReplica {
         this.#options.log.error({ err: error, gid }, 'the schema could not be looked at anew');
       });
     }
-    this.#options.events.committed(index);
+    this.#options.events.committed(index, entry?.gid);
   }
 
   #onCommitFailed(error: Error): void {

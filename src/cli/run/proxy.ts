@@ -22,6 +22,7 @@ import type { Admission } from '../../replication/database-replica.ts';
 import { LocalReplica } from '../../replication/local-replica.ts';
 import { markPostgres, readPostgresIdentity } from '../../replication/postgres-identity.ts';
 import { TransactionSpool } from '../../replication/spool.ts';
+import { armFaultPoints, faultPoint } from '../../runtime/fault-points.ts';
 import type { Gid, LogIndex } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { ConflictVictim } from '../../session/ports.ts';
@@ -76,6 +77,7 @@ export class Proxy {
     disk: { spool: TransactionSpool; identity: NodeIdentity } & Awaited<ReturnType<typeof LogStore.open>>,
   ) {
     this.#config = config;
+    armFaultPoints(config.node);
     this.#metrics = new Metrics();
     const victims = new Map<number, ConflictVictim>();
     const { restored, store, spool } = disk;
@@ -195,6 +197,7 @@ export class Proxy {
         append: async (request) => {
           const begun = performance.now();
           await storage.append(request);
+          if (request.entries.length > 0) faultPoint('leader.entry.durable');
           this.#metrics.raftFsync.observe((performance.now() - begun) / 1000);
         },
         compact: (snapshot) => storage.compact(snapshot),
@@ -250,7 +253,7 @@ export class Proxy {
       events: {
         up: (committed, prepared) => this.#node.onPostgres({ type: 'postgres-up', committed, prepared }),
         down: () => this.#node.onPostgres({ type: 'postgres-down' }),
-        committed: (index) => this.#node.step({ type: 'committed', index }),
+        committed: (index, gid) => this.#node.onCommitted(index, gid),
         applied: (gid, error) => this.#node.onApplied(gid, error),
         rolledBack: (gid) => this.#node.step({ type: 'rolled-back', gid }),
         blocked: (gid, holder, table) => this.#node.step({ type: 'blocked', gid, holder, table }),
