@@ -2,7 +2,7 @@ import { Command } from 'commander';
 import pg from 'pg';
 import { clientConfig } from '../config/client-config.ts';
 import { ConfigError, loadConfig } from '../config/load.ts';
-import type { Config } from '../config/schema.ts';
+import { isWitness, type Config } from '../config/schema.ts';
 import { checkDatabase } from './check/database.ts';
 import { connectionCure } from './check/connection.ts';
 import { checkMachine } from './check/machine.ts';
@@ -25,7 +25,7 @@ export function checkCommand(print: (line: string) => void = console.log): Comma
         results = [
           ok('configuration', options.config),
           ...(await checkMachine(config)),
-          ...(await checkPostgres(config)),
+          ...(isWitness(config) ? [ok('PostgreSQL', 'none: a witness needs no server')] : await checkPostgres(config)),
         ];
       } catch (error) {
         if (!(error instanceof ConfigError)) throw error;

@@ -1,12 +1,14 @@
 import { Command } from 'commander';
 import { ConfigError, loadConfig } from '../config/load.ts';
+import { isWitness } from '../config/schema.ts';
 import { createLogger } from '../runtime/log.ts';
 import { Proxy } from './run/proxy.ts';
+import { Witness } from './run/witness.ts';
 
-/** `pgmm run`: one proxy beside one PostgreSQL, until SIGTERM or SIGINT. */
+/** `pgmm run`: one proxy beside one PostgreSQL, or a witness, until SIGTERM or SIGINT. */
 export function runCommand(): Command {
   return new Command('run')
-    .description('run one proxy beside its PostgreSQL server')
+    .description('run one proxy beside its PostgreSQL server, or a witness')
     .requiredOption('--config <file>', 'the configuration file')
     .action(async (options: { config: string }) => {
       let config;
@@ -19,7 +21,7 @@ export function runCommand(): Command {
         return;
       }
       const log = createLogger(config.log.level, config.node);
-      const proxy = await Proxy.create(config, log, (error) => {
+      const proxy = await (isWitness(config) ? Witness : Proxy).create(config, log, (error) => {
         // What is not known to be durable must not be acted upon: a new run begins from the disk.
         log.fatal({ err: error }, 'the proxy cannot go on');
         process.exit(70);

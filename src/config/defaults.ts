@@ -14,6 +14,7 @@ export const DEFAULTS = {
   /** A Unix-domain socket saves about 2 µs of system time per statement compared with TCP. */
   postgres: { host: '/var/run/postgresql', port: 5432, user: 'postgres', database: 'postgres', ssl: 'disable' },
   databases: ['postgres'],
+  nodes: { witness: false },
   /** Twenty heartbeats have to be lost in a row before a node is given up, so a pause for garbage is no failure. */
   heartbeat: { interval: '100ms', timeout: '2s' },
   /** Five heartbeats; a new leader is usually found within a second. */

@@ -41,6 +41,8 @@ function checkNodes({ node, nodes, sequences }: FileConfig): Complaint[] {
       const message = `expected at most sequences.stride (${sequences.stride}), got ${entry.id}: there would be no sequence values for this node`;
       complaints.push({ path: [...path, 'id'], message });
     }
+    if (entry.witness && nodes.every(({ witness }) => witness))
+      complaints.push({ path: [...path, 'witness'], message: 'expected at least one node that holds data' });
     ids.set(entry.id, sameId ?? index);
     peers.set(peer, samePeer ?? index);
   });

@@ -1,7 +1,7 @@
 import type { z } from 'zod';
 import { nodeId } from '../runtime/ids.ts';
 import { DEFAULTS } from './defaults.ts';
-import { choice, duration, group, integer, list, port, size, text } from './values.ts';
+import { boolean, choice, duration, group, integer, list, port, size, text } from './values.ts';
 
 /**
  * The configuration file: which settings exist and what each may be. What every setting is for is told once, in
@@ -38,7 +38,13 @@ const postgres = group({
   ssl_ca_file: file().optional(),
 });
 
-const node = group({ id: id(), peer: address(), postgres: address().optional(), client: address().optional() });
+const node = group({
+  id: id(),
+  peer: address(),
+  witness: boolean().default(DEFAULTS.nodes.witness),
+  postgres: address().optional(),
+  client: address().optional(),
+});
 
 const keepalive = group({
   idle: duration('1s', '2h').prefault(DEFAULTS.keepalive.idle),
@@ -121,4 +127,9 @@ export type Config = Omit<CamelConfig, 'cluster' | 'postgres'> & {
   readonly postgres: Omit<CamelConfig['postgres'], 'passwordFile'>;
 };
 export type NodeConfig = Config['nodes'][number];
+
+/** Whether this node only votes. */
+export const isWitness = ({ node: self, nodes }: Pick<Config, 'node' | 'nodes'>): boolean =>
+  nodes.some(({ id, witness }) => id === self && witness);
+
 export type PostgresConfig = Config['postgres'];

@@ -78,6 +78,10 @@ export function choice<const Values extends readonly string[]>(values: Values) {
   return z.enum(values, { error: expected(`one of ${values.join(', ')}`) });
 }
 
+export function boolean() {
+  return z.boolean({ error: expected('true or false') });
+}
+
 /** A mapping with exactly these settings. */
 export function group<Shape extends z.core.$ZodLooseShape>(shape: Shape) {
   return z.strictObject(shape, {

@@ -5,16 +5,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
+import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const run = promisify(execFile);
-
-/** Whether the node's proxy says that it takes writes. */
-async function isReady(cluster: TestCluster, node: number): Promise<boolean> {
-  const url = new URL('/readyz', cluster.node(node).metrics);
-  const response = await fetch(url).catch(() => undefined);
-  return response?.status === 200;
-}
 
 /** One client that inserts numbered rows until it is told to stop, and knows which of them it was told are committed. */
 class Writer {

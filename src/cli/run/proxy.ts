@@ -10,30 +10,28 @@ import { LogCompaction } from '../../cluster/log-compaction.ts';
 import { IdentityError, NodeIdentity } from '../../cluster/node-identity.ts';
 import { ClusterNode, type CommitPhases } from '../../cluster/node.ts';
 import { Outcomes } from '../../cluster/outcomes.ts';
-import { PeerLinks } from '../../cluster/peer-links.ts';
+import type { PeerLinks } from '../../cluster/peer-links.ts';
 import type { Config } from '../../config/schema.ts';
 import { clientConfig } from '../../config/client-config.ts';
 import { decodeSnapshot } from '../../commit/log-codec.ts';
 import { parseGid } from '../../commit/gid.ts';
-import { DEFAULT_LIMITS } from '../../consensus/core/types.ts';
 import { LogStore } from '../../consensus/log-store.ts';
-import { RaftNode } from '../../consensus/raft-node.ts';
+import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { Admission } from '../../replication/database-replica.ts';
 import { LocalReplica } from '../../replication/local-replica.ts';
 import { markPostgres, readPostgresIdentity } from '../../replication/postgres-identity.ts';
 import { TransactionSpool } from '../../replication/spool.ts';
-import { armFaultPoints, faultPoint } from '../../runtime/fault-points.ts';
+import { armFaultPoints } from '../../runtime/fault-points.ts';
 import type { Gid, LogIndex } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { ConflictVictim } from '../../session/ports.ts';
 import { createListener, type Listener } from '../../session/listener.ts';
 import type { SafetyNames } from '../../sql/names.ts';
+import { createLinks, createRaft, dataNodes, decisionLog, ELECTION_TICKS, lastIndexOf, nodeSettings } from './parts.ts';
 import { NodeStatusSource } from './status-source.ts';
 
 /** Milliseconds that clients' transactions get to end when the proxy stops. */
 const DRAIN = 5000;
-/** Ticks of the Raft core per minimum election timeout. */
-const ELECTION_TICKS = 10;
 
 /** The composition root of a running proxy: every part, joined to the others and to real I/O. */
 export class Proxy {
@@ -85,8 +83,12 @@ export class Proxy {
     this.#identity = disk.identity;
     this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored));
     this.#node = this.#createNode(log, restored);
-    this.#links = this.#createLinks(log);
-    this.#raft = this.#createRaft(restored, store, failed);
+    this.#links = createLinks(config, log, () => this.#node);
+    this.#raft = createRaft(config, {
+      ...{ restored, storage: store, links: this.#links, node: () => this.#node, failed },
+      installed: (snapshot) => this.#compaction.installed(snapshot),
+      durable: (seconds) => this.#metrics.raftFsync.observe(seconds),
+    });
     this.#compaction = new LogCompaction(
       restored.snapshot === null ? undefined : decodeSnapshot(restored.snapshot.state),
       this.#raft,
@@ -97,13 +99,7 @@ export class Proxy {
     this.#catchUp = this.#createCatchUp(log, history, spool);
     this.#node.connect({
       replica: this.#replica,
-      raft: {
-        propose: (payload, term) => {
-          const answer = this.#raft.propose(payload, term);
-          return answer.accepted ? answer.index : undefined;
-        },
-        receive: (from, message) => this.#raft.receive(from, message),
-      },
+      raft: decisionLog(this.#raft),
       links: this.#links,
       history,
       catchUp: this.#catchUp,
@@ -126,19 +122,10 @@ export class Proxy {
   }
 
   #createNode(log: Logger, restored: Awaited<ReturnType<typeof LogStore.open>>['restored']): ClusterNode {
-    const { node, nodes, cluster, heartbeat, member, commit } = this.#config;
-    const ids = nodes.map(({ id }) => id);
+    const { cluster, heartbeat, member } = this.#config;
     const lastIndex = lastIndexOf(restored);
     return new ClusterNode({
-      settings: {
-        self: node,
-        nodes: ids,
-        heartbeatTimeout: heartbeat.timeout,
-        voteTimeout: member.voteTimeout,
-        decisionTimeout: commit.decisionTimeout,
-        resendAfter: 500,
-        minimumMembers: minimumMembers(ids.length),
-      },
+      settings: nodeSettings(this.#config),
       cluster: cluster.name,
       lastIndex,
       heartbeatInterval: heartbeat.interval,
@@ -154,64 +141,6 @@ export class Proxy {
             if (seconds !== undefined) histograms[phase].observe(seconds);
         },
         conflict: (kind) => this.#metrics.conflicts[kind].inc(),
-      },
-    });
-  }
-
-  #createLinks(log: Logger): PeerLinks {
-    const { node, nodes, cluster, peerListen, keepalive, heartbeat } = this.#config;
-    return new PeerLinks({
-      self: node,
-      cluster: cluster.name,
-      secret: cluster.secret,
-      listen: peerListen,
-      peers: new Map(nodes.map(({ id, peer }) => [id, peer])),
-      keepalive,
-      silence: heartbeat.timeout * 2,
-      log,
-      onMessage: (from, message) => this.#node.onMessage(from, message),
-      onBulk: (from, message) => this.#node.onBulk(from, message),
-      onUp: (peer) => this.#node.step({ type: 'link-up', peer }),
-      onDown: (peer) => log.warn({ peer }, 'peer link down'),
-    });
-  }
-
-  #createRaft(
-    restored: Awaited<ReturnType<typeof LogStore.open>>['restored'],
-    storage: LogStore,
-    failed: (error: Error) => void,
-  ): RaftNode {
-    const { node, nodes } = this.#config;
-    return new RaftNode({
-      config: {
-        ...DEFAULT_LIMITS,
-        id: node,
-        voters: nodes.map(({ id }) => id),
-        electionTicks: ELECTION_TICKS,
-        heartbeatTicks: 2,
-        seed: (Date.now() ^ process.pid) >>> 0,
-        retainEntries: this.#config.raft.retainEntries,
-      },
-      restored,
-      storage: {
-        append: async (request) => {
-          const begun = performance.now();
-          await storage.append(request);
-          if (request.entries.length > 0) faultPoint('leader.entry.durable');
-          this.#metrics.raftFsync.observe((performance.now() - begun) / 1000);
-        },
-        compact: (snapshot) => storage.compact(snapshot),
-        close: () => storage.close(),
-      },
-      send: (to, message) => this.#links.send(to, { t: 'raft', m: message }),
-      handlers: {
-        install: (snapshot) => {
-          this.#compaction.installed(snapshot);
-          this.#node.onInstall(snapshot);
-        },
-        committed: (entries) => this.#node.onEntries(entries),
-        leadership: (leadership) => this.#node.onLeadership(leadership),
-        failed,
       },
     });
   }
@@ -304,7 +233,8 @@ export class Proxy {
 
   /** Members that are heard of, the least loaded kind first: whoever leads the log has enough to do. */
   #createHistoryClient(): HistoryClient {
-    const { nodes, node, member } = this.#config;
+    const { node, member } = this.#config;
+    const nodes = dataNodes(this.#config);
     return new HistoryClient({
       send: (to, message) => this.#links.send(to, message),
       donors: () => {
@@ -353,8 +283,8 @@ export class Proxy {
 
   /** What the slowest node has committed; nothing may be let go of while one of them has not been heard of. */
   #neededHistory(): LogIndex {
-    const { nodes, node } = this.#config;
-    const committed = nodes.map(({ id }) =>
+    const { node } = this.#config;
+    const committed = dataNodes(this.#config).map(({ id }) =>
       id === node ? this.#node.core.committed : this.#node.heardOf(id)?.committed,
     );
     return Math.min(...committed.map((index) => index ?? 0)) as LogIndex;
@@ -438,18 +368,6 @@ export class Proxy {
 
 /** While PostgreSQL is not connected nothing can be written, so no read has to be told from a write. */
 const NOTHING_KNOWN: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set() };
-
-/**
- * A majority of the nodes that hold data, so that what is acknowledged is on a majority of disks; of two nodes one, as
- * otherwise the third vote would be of no use.
- */
-function minimumMembers(nodes: number): number {
-  return nodes <= 2 ? 1 : Math.floor(nodes / 2) + 1;
-}
-
-function lastIndexOf({ entries, snapshot }: Awaited<ReturnType<typeof LogStore.open>>['restored']): LogIndex {
-  return entries.at(-1)?.index ?? snapshot?.index ?? (0 as LogIndex);
-}
 
 function passwordText(password: unknown): string | undefined {
   return typeof password === 'string' ? password : undefined;

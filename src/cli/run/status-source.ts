@@ -13,6 +13,7 @@ import type { LocalReplica } from '../../replication/local-replica.ts';
 import type { TransactionSpool } from '../../replication/spool.ts';
 
 import type { Listener } from '../../session/listener.ts';
+import { dataNodes } from './parts.ts';
 
 interface Parts {
   readonly config: Config;
@@ -73,7 +74,7 @@ export class NodeStatusSource implements StatusSource {
       writable: reason === undefined,
       reasons: reason === undefined ? [] : [reason],
       log: { last: lastIndex, committed: commitIndex },
-      nodes: config.nodes.map((other) => this.#node(other)),
+      nodes: dataNodes(config).map((other) => this.#node(other)),
       inDoubt: this.#inDoubt(),
       postgres: {
         state: replica.isUp ? 'up' : 'down',
@@ -190,7 +191,7 @@ export class NodeStatusSource implements StatusSource {
     metrics.setRetainedWal(replica.retainedWal);
     this.#countTraffic();
     this.#watchCatchUp();
-    for (const { id } of config.nodes) {
+    for (const { id } of dataNodes(config)) {
       const committed = id === config.node ? node.core.committed : node.heardOf(id)?.committed;
       if (committed === undefined) continue;
       metrics.setNode(id, committed, Math.max(0, commitIndex - committed), replica.walSince(committed));

@@ -18,15 +18,17 @@ export interface Targets {
 /** The nodes of a configuration file. The proxy's own credentials are taken for all of them. */
 export function targetsOfConfig(file: string): Targets {
   const config = loadConfig(file);
-  const targets = config.nodes.map(({ id, postgres }): Target => {
-    if (id === config.node)
-      return { name: `node ${id}`, connection: (database) => clientConfig(config.postgres, database) };
-    if (postgres === undefined) throw new Error(`${file}: nodes: node ${id} has no postgres address to verify it at`);
-    return {
-      name: `node ${id}`,
-      connection: (database) => clientConfig({ ...config.postgres, ...postgres }, database),
-    };
-  });
+  const targets = config.nodes
+    .filter(({ witness }) => !witness)
+    .map(({ id, postgres }): Target => {
+      if (id === config.node)
+        return { name: `node ${id}`, connection: (database) => clientConfig(config.postgres, database) };
+      if (postgres === undefined) throw new Error(`${file}: nodes: node ${id} has no postgres address to verify it at`);
+      return {
+        name: `node ${id}`,
+        connection: (database) => clientConfig({ ...config.postgres, ...postgres }, database),
+      };
+    });
   return { targets, databases: config.databases };
 }
 

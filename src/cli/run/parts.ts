@@ -1,0 +1,122 @@
+import type { ClusterNode, DecisionLog } from '../../cluster/node.ts';
+import type { NodeSettings } from '../../cluster/core/types.ts';
+import { PeerLinks } from '../../cluster/peer-links.ts';
+import type { Config, NodeConfig } from '../../config/schema.ts';
+import { DEFAULT_LIMITS, type Restored, type Snapshot } from '../../consensus/core/types.ts';
+import type { LogStore } from '../../consensus/log-store.ts';
+import { RaftNode } from '../../consensus/raft-node.ts';
+import { faultPoint } from '../../runtime/fault-points.ts';
+import type { LogIndex } from '../../runtime/ids.ts';
+import type { Logger } from '../../runtime/log.ts';
+
+/** Ticks of the Raft core per minimum election timeout. */
+export const ELECTION_TICKS = 10;
+
+/** The nodes that hold data: all but witnesses. */
+export function dataNodes({ nodes }: Pick<Config, 'nodes'>): readonly NodeConfig[] {
+  return nodes.filter(({ witness }) => !witness);
+}
+
+export function nodeSettings(config: Config): NodeSettings {
+  const { node, heartbeat, member, commit } = config;
+  const ids = dataNodes(config).map(({ id }) => id);
+  return {
+    self: node,
+    nodes: ids,
+    heartbeatTimeout: heartbeat.timeout,
+    voteTimeout: member.voteTimeout,
+    decisionTimeout: commit.decisionTimeout,
+    resendAfter: 500,
+    minimumMembers: minimumMembers(ids.length),
+  };
+}
+
+/**
+ * A majority of the nodes that hold data, so that what is acknowledged is on a majority of disks; of two nodes one, as
+ * otherwise the third vote would be of no use.
+ */
+function minimumMembers(nodes: number): number {
+  return nodes <= 2 ? 1 : Math.floor(nodes / 2) + 1;
+}
+
+/** `node` is asked for when the first message comes: the parts are made one after the other and know each other. */
+export function createLinks(config: Config, log: Logger, node: () => ClusterNode): PeerLinks {
+  const { nodes, cluster, peerListen, keepalive, heartbeat } = config;
+  return new PeerLinks({
+    self: config.node,
+    cluster: cluster.name,
+    secret: cluster.secret,
+    listen: peerListen,
+    peers: new Map(nodes.map(({ id, peer }) => [id, peer])),
+    keepalive,
+    silence: heartbeat.timeout * 2,
+    log,
+    onMessage: (from, message) => node().onMessage(from, message),
+    onBulk: (from, message) => node().onBulk(from, message),
+    onUp: (peer) => node().step({ type: 'link-up', peer }),
+    onDown: (peer) => log.warn({ peer }, 'peer link down'),
+  });
+}
+
+export interface RaftParts {
+  readonly restored: Restored;
+  readonly storage: LogStore;
+  readonly links: PeerLinks;
+  readonly node: () => ClusterNode;
+  /** The leader's snapshot has replaced the log up to its index. */
+  readonly installed: (snapshot: Snapshot) => void;
+  /** Seconds that entries took to become durable. */
+  readonly durable: (seconds: number) => void;
+  readonly failed: (error: Error) => void;
+}
+
+export function createRaft(config: Config, parts: RaftParts): RaftNode {
+  const { restored, storage, links, node, installed, durable, failed } = parts;
+  return new RaftNode({
+    config: {
+      ...DEFAULT_LIMITS,
+      id: config.node,
+      voters: config.nodes.map(({ id }) => id),
+      electionTicks: ELECTION_TICKS,
+      heartbeatTicks: 2,
+      seed: (Date.now() ^ process.pid) >>> 0,
+      retainEntries: config.raft.retainEntries,
+    },
+    restored,
+    storage: {
+      append: async (request) => {
+        const begun = performance.now();
+        await storage.append(request);
+        if (request.entries.length > 0) faultPoint('leader.entry.durable');
+        durable((performance.now() - begun) / 1000);
+      },
+      compact: (snapshot) => storage.compact(snapshot),
+      close: () => storage.close(),
+    },
+    send: (to, message) => links.send(to, { t: 'raft', m: message }),
+    handlers: {
+      install: (snapshot) => {
+        installed(snapshot);
+        node().onInstall(snapshot);
+      },
+      committed: (entries) => node().onEntries(entries),
+      leadership: (leadership) => node().onLeadership(leadership),
+      failed,
+    },
+  });
+}
+
+/** The log as the cluster node uses it. */
+export function decisionLog(raft: RaftNode): DecisionLog {
+  return {
+    propose: (payload, term) => {
+      const answer = raft.propose(payload, term);
+      return answer.accepted ? answer.index : undefined;
+    },
+    receive: (from, message) => raft.receive(from, message),
+  };
+}
+
+export function lastIndexOf({ entries, snapshot }: Restored): LogIndex {
+  return entries.at(-1)?.index ?? snapshot?.index ?? (0 as LogIndex);
+}

@@ -1,0 +1,241 @@
+import { join } from 'node:path';
+import { AdminServer } from '../../admin/http.ts';
+import { Metrics } from '../../admin/metrics.ts';
+import type { ClusterStatus } from '../../admin/status.ts';
+import { CatchUp } from '../../cluster/catch-up.ts';
+import { HistoryClient } from '../../cluster/history-client.ts';
+import { IdentityFile, judgeLog, newIdentity } from '../../cluster/identity.ts';
+import { LogCompaction } from '../../cluster/log-compaction.ts';
+import { ClusterNode } from '../../cluster/node.ts';
+import { IdentityError } from '../../cluster/node-identity.ts';
+import { Outcomes } from '../../cluster/outcomes.ts';
+import type { PeerLinks } from '../../cluster/peer-links.ts';
+import type { Replica } from '../../cluster/ports.ts';
+import { decodeSnapshot } from '../../commit/log-codec.ts';
+import type { Config } from '../../config/schema.ts';
+import { LogStore } from '../../consensus/log-store.ts';
+import type { RaftNode } from '../../consensus/raft-node.ts';
+import type { LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { Logger } from '../../runtime/log.ts';
+import { createLinks, createRaft, dataNodes, decisionLog, ELECTION_TICKS, lastIndexOf, nodeSettings } from './parts.ts';
+
+const VERSION = '0.1.0';
+/** Entries of the log that gather before they are compacted: nobody here reads them again. */
+const COMPACT_EVERY = 1000;
+/** Milliseconds between two looks at what every node has committed, and at who leads. */
+const HOUSEKEEPING = 1000;
+
+/**
+ * A vote without data: a third voter of the decision log for two nodes, with a disk of a few megabytes. It never is a member, so
+ * no transaction waits for it; when it leads, it decides what any leader would, and hands over to a node that holds data.
+ */
+export class Witness {
+  readonly #config: Config;
+  readonly #log: Logger;
+  readonly #node: ClusterNode;
+  readonly #links: PeerLinks;
+  readonly #raft: RaftNode;
+  readonly #compaction: LogCompaction;
+  readonly #identity: IdentityFile;
+  readonly #admin: AdminServer;
+  readonly #metrics = new Metrics();
+  readonly #timers: NodeJS.Timeout[] = [];
+  readonly #startedAt = new Date().toISOString();
+
+  static async create(config: Config, log: Logger, failed: (error: Error) => void): Promise<Witness> {
+    const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), {
+      segmentBytes: config.raft.segmentSize,
+    });
+    const identity = new IdentityFile(config.dataDir);
+    const refused = judgeLog(identity.current, lastIndexOf(restored));
+    if (refused !== undefined) throw new IdentityError(refused);
+    if (identity.current === undefined) await identity.save(newIdentity(config.cluster.name, config.node));
+    return new Witness(config, log, failed, { store, restored, identity });
+  }
+
+  private constructor(
+    config: Config,
+    log: Logger,
+    failed: (error: Error) => void,
+    disk: { identity: IdentityFile } & Awaited<ReturnType<typeof LogStore.open>>,
+  ) {
+    const { restored, store, identity } = disk;
+    this.#config = config;
+    this.#log = log;
+    this.#identity = identity;
+    this.#node = new ClusterNode({
+      settings: nodeSettings(config),
+      cluster: config.cluster.name,
+      lastIndex: lastIndexOf(restored),
+      heartbeatInterval: config.heartbeat.interval,
+      refuseReads: false,
+      fetchTimeout: config.member.voteTimeout,
+      log,
+      observer: { finished: () => undefined, conflict: () => undefined },
+    });
+    this.#links = createLinks(config, log, () => this.#node);
+    this.#raft = createRaft(config, {
+      ...{ restored, storage: store, links: this.#links, node: () => this.#node, failed },
+      installed: (snapshot) => this.#compaction.installed(snapshot),
+      durable: (seconds) => this.#metrics.raftFsync.observe(seconds),
+    });
+    this.#compaction = new LogCompaction(
+      restored.snapshot === null ? undefined : decodeSnapshot(restored.snapshot.state),
+      this.#raft,
+      COMPACT_EVERY,
+    );
+    this.#connect();
+    this.#admin = new AdminServer({
+      ...config.admin,
+      metrics: this.#metrics,
+      source: { status: () => this.#status() },
+    });
+  }
+
+  #connect(): void {
+    const [raft, links, node] = [this.#raft, this.#links, this.#node];
+    const send = links.send.bind(links);
+    const history = new HistoryClient({ send, donors: () => [], timeout: this.#config.member.voteTimeout });
+    node.connect({
+      replica: NO_POSTGRES,
+      raft: decisionLog(raft),
+      links,
+      history,
+      catchUp: new CatchUp({
+        ...{ databases: [], history, log: this.#log, committed: () => node.core.committed },
+        spool: NO_SPOOL,
+        apply: impossible,
+        caughtUp: impossible,
+        gapFilled: impossible,
+      }),
+      outcomes: new Outcomes({
+        self: this.#config.node,
+        log: {
+          readIndex: () => raft.readIndex(),
+          entries: (from, to) => raft.entries(from, to),
+          firstIndex: raft.status.firstIndex,
+          leader: null,
+        },
+        applied: () => node.core.guard.index,
+        hasEnded: (id, epoch) => node.core.guard.hasEnded(id, epoch),
+        isUnderWay: () => false,
+        send,
+        timeout: this.#config.heartbeat.timeout,
+      }),
+    });
+  }
+
+  async start(): Promise<void> {
+    await this.#admin.start();
+    await this.#links.start();
+    this.#raft.start();
+    this.#node.start();
+    this.#timers.push(setInterval(() => this.#raft.tick(), this.#config.election.timeout / ELECTION_TICKS));
+    this.#timers.push(setInterval(() => void this.#housekeeping(), HOUSEKEEPING));
+  }
+
+  async #housekeeping(): Promise<void> {
+    // What every node has committed, nobody asks for: neither here nor of this copy of the log.
+    const everywhere = this.#committedEverywhere();
+    if (everywhere > this.#node.core.stored) this.#node.step({ type: 'committed', index: everywhere });
+    this.#compaction.run(everywhere);
+    this.#handOver();
+    this.#sample();
+    const { current } = this.#identity;
+    const decided = this.#raft.status.deliveredIndex;
+    if (current === undefined || decided <= current.decided) return;
+    await this.#identity.save({ ...current, decided }).catch((error: unknown) => {
+      this.#log.error({ err: error }, 'how far this node has come could not be noted down');
+    });
+  }
+
+  #committedEverywhere(): LogIndex {
+    const heard = dataNodes(this.#config).map(({ id }) => this.#node.heardOf(id)?.committed ?? 0);
+    // Nothing above what was delivered here, however far the others are.
+    return Math.min(...heard, this.#raft.status.deliveredIndex) as LogIndex;
+  }
+
+  /** The leader should be where the transactions are. */
+  #handOver(): void {
+    const { role, ready, commitIndex } = this.#raft.status;
+    if (role !== 'leader' || !ready) return;
+    const isNear = (id: NodeId) => (this.#node.heardOf(id)?.committed ?? 0) >= commitIndex && this.#links.isUp(id);
+    const next = [...this.#node.core.guard.members.keys()].find(isNear);
+    if (next !== undefined) this.#raft.transferLeadership(next);
+  }
+
+  #sample(): void {
+    const { term, role, lastIndex, commitIndex } = this.#raft.status;
+    const { logIndex, logTerm, logLeader } = this.#metrics;
+    logIndex.set(lastIndex);
+    logTerm.set(term);
+    logLeader.set(role === 'leader' ? 1 : 0);
+    for (const { id } of dataNodes(this.#config)) {
+      const committed = this.#node.heardOf(id)?.committed;
+      if (committed !== undefined) this.#metrics.setNode(id, committed, Math.max(0, commitIndex - committed), 0);
+    }
+  }
+
+  #status(): ClusterStatus {
+    const { role, term, leader, lastIndex, commitIndex } = this.#raft.status;
+    const { guard } = this.#node.core;
+    return {
+      ...{ version: VERSION, cluster: this.#config.cluster.name, node: this.#config.node, term, leader },
+      role: role === 'leader' ? 'leader' : role === 'follower' ? 'follower' : 'candidate',
+      writable: false,
+      reasons: ['this node is a witness: it votes, and holds no data'],
+      log: { last: lastIndex, committed: commitIndex },
+      nodes: dataNodes(this.#config).map(({ id, client }) => {
+        const committed = this.#node.heardOf(id)?.committed ?? null;
+        const epoch = guard.lastEpoch(id);
+        return {
+          ...{ id, epoch, committed, reachable: this.#links.isUp(id) },
+          state: guard.members.has(id) ? 'member' : epoch === 0 ? 'unknown' : 'excluded',
+          lag: committed === null ? null : Math.max(0, commitIndex - committed),
+          client: client === undefined ? null : `${client.host}:${client.port}`,
+        };
+      }),
+      inDoubt: [],
+      bypasses: { count: 0, last: null },
+      catchUp: null,
+      postgres: { state: 'down', version: null, address: 'none' },
+      clients: 0,
+      startedAt: this.#startedAt,
+    };
+  }
+
+  async stop(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#node.stop();
+    await this.#raft.stop();
+    await this.#links.stop();
+    await this.#admin.stop();
+  }
+}
+
+/** What a node without PostgreSQL is never asked: it is no member, so it neither begins nor replays anything. */
+function impossible(): never {
+  throw new Error('a witness holds no data');
+}
+
+const NO_POSTGRES: Replica = {
+  problem: 'a witness has none',
+  commit: impossible,
+  apply: impossible,
+  cancelApply: impossible,
+  rollbackPrepared: impossible,
+  recover: impossible,
+  overruleBackend: impossible,
+  release: () => undefined,
+  readChanges: () => Promise.reject(new Error('a witness holds no data')),
+  readHistory: () => Promise.reject(new Error('a witness holds no data')),
+};
+
+const NO_SPOOL = {
+  begin: impossible,
+  append: impossible,
+  complete: impossible,
+  settled: impossible,
+  read: impossible,
+  release: impossible,
+};
