@@ -5,6 +5,7 @@ import { clientConfig } from '../config/client-config.ts';
 import { ControlClient } from '../replication/control-client.ts';
 import { markPostgres, readPostgresIdentity } from '../replication/postgres-identity.ts';
 import type { Config } from '../config/schema.ts';
+import { lockDirectory } from '../runtime/directory-lock.ts';
 import { logIndex } from '../runtime/ids.ts';
 
 interface Options {
@@ -27,6 +28,15 @@ export function adoptCommand(print: (line: string) => void = console.log): Comma
 
 /** Gives what was done, as lines. */
 async function adopt(config: Config, lostLog: boolean): Promise<string[]> {
+  const release = lockDirectory(config.dataDir);
+  try {
+    return await adoptLocked(config, lostLog);
+  } finally {
+    release();
+  }
+}
+
+async function adoptLocked(config: Config, lostLog: boolean): Promise<string[]> {
   const file = new IdentityFile(config.dataDir);
   const before = file.current;
   if (before === undefined && !lostLog)

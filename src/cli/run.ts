@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { ConfigError, loadConfig } from '../config/load.ts';
 import { isWitness } from '../config/schema.ts';
+import { lockDirectory } from '../runtime/directory-lock.ts';
 import { createLogger } from '../runtime/log.ts';
 import { Proxy } from './run/proxy.ts';
 import { Witness } from './run/witness.ts';
@@ -21,12 +22,19 @@ export function runCommand(): Command {
         return;
       }
       const log = createLogger(config.log.level, config.node);
-      const proxy = await (isWitness(config) ? Witness : Proxy).create(config, log, (error) => {
-        // What is not known to be durable must not be acted upon: a new run begins from the disk.
-        log.fatal({ err: error }, 'the proxy cannot go on');
-        process.exit(70);
-      });
-      await proxy.start();
+      let proxy: Proxy | Witness;
+      try {
+        process.once('exit', lockDirectory(config.dataDir));
+        proxy = await (isWitness(config) ? Witness : Proxy).create(config, log, (error) => {
+          // What is not known to be durable must not be acted upon: a new run begins from the disk.
+          log.fatal({ err: error }, 'the proxy cannot go on');
+          process.exit(70);
+        });
+        await proxy.start();
+      } catch (error) {
+        log.fatal({ err: error }, `the proxy cannot start: ${(error as Error).message}`);
+        process.exit(1);
+      }
       let stopping = false;
       const stop = (signal: NodeJS.Signals) => {
         if (stopping) return;

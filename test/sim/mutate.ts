@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -32,6 +32,26 @@ async function copyWith(mutation: Mutation): Promise<string> {
     await writeFile(path, [parts[0], parts.slice(1).join(from)].join(to));
   }
   return directory;
+}
+
+/** Whether the tests that a mutation names fail with it, and pass without; true if it names none, as there is nothing to notice. */
+export async function isNoticedByTests(mutation: Mutation): Promise<boolean> {
+  const { noticedBy } = mutation;
+  if (noticedBy === undefined) return true;
+  return (await passes({ ...mutation, edits: [] }, noticedBy)) && !(await passes(mutation, noticedBy));
+}
+
+async function passes(mutation: Mutation, tests: string): Promise<boolean> {
+  const directory = await copyWith(mutation);
+  try {
+    await cp(join(root, 'test'), join(directory, 'test'), { recursive: true });
+    await symlink(join(root, 'node_modules'), join(directory, 'node_modules'));
+    const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+    const child = spawn(process.execPath, [vitest, 'run', tests], { cwd: directory, stdio: 'ignore' });
+    return (await new Promise<number | null>((resolve) => child.once('close', resolve))) === 0;
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** Runs seeds with the mutated sources until a rule is broken. */

@@ -3,7 +3,7 @@
  * many runs.
  */
 import { parseArgs } from 'node:util';
-import { judge } from './mutate.ts';
+import { isNoticedByTests, judge } from './mutate.ts';
 import { MUTATIONS } from './mutations.ts';
 
 const { values } = parseArgs({
@@ -23,8 +23,10 @@ async function work(): Promise<void> {
   let mutation;
   while ((mutation = waiting.shift()) !== undefined) {
     const { name, rule, runs } = await judge(mutation, Number(values.seeds), Number(values.steps));
-    if (rule === undefined && mutation.because === undefined) missed++;
-    const verdict = rule ?? (mutation.because === undefined ? 'NOT CAUGHT' : `not caught: ${mutation.because}`);
+    const isExplained = mutation.because !== undefined && (await isNoticedByTests(mutation));
+    if (rule === undefined && !isExplained) missed++;
+    const by = mutation.noticedBy === undefined ? 'changes nothing' : `noticed by ${mutation.noticedBy}`;
+    const verdict = rule ?? (isExplained ? `${by}: ${mutation.because}` : 'NOT CAUGHT');
     console.log(`${name.padEnd(width)}  ${String(runs).padStart(5)} runs  ${verdict}`);
   }
 }

@@ -4,6 +4,8 @@ export interface Mutation {
   readonly edits: readonly (readonly [file: string, from: string, to: string])[];
   /** Why seeds hardly ever notice it, where that is so. */
   readonly because?: string;
+  /** The tests that do; without them the fault must change nothing that anybody can see. */
+  readonly noticedBy?: string;
 }
 
 const COORDINATOR = 'src/commit/core/coordinator.ts';
@@ -38,7 +40,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'counts a vote whatever its epoch',
-    because: 'only a clone takes away what was voted for, seldom while it is undecided (see test/unit/commit)',
+    because: 'only a clone takes away what was voted for, seldom while it is undecided',
+    noticedBy: 'test/unit/commit',
     edits: [
       [GUARD, 'votes.get(node) !== epoch', '!votes.has(node)'],
       [COORDINATOR, 'if (vote !== epoch) missing.push(node);', 'if (vote === undefined) missing.push(node);'],
@@ -72,7 +75,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'takes any refusal for final',
-    because: 'two copies must meet two views of the members, and the client a timeout (see test/unit/commit)',
+    because: 'two copies must meet two views of the members, and the client a timeout',
+    noticedBy: 'test/unit/commit',
     edits: [
       [COORDINATOR, ' || attempt !== t.attempt', ''],
       [DUTIES, 'if (origin === undefined) return false;', 'return false;'],
@@ -269,7 +273,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'raft: commits an earlier term by counting',
-    because: 'figure 8 of the Raft paper needs five elections in a row; test/transcripts has the story',
+    because: 'figure 8 of the Raft paper needs five elections in a row',
+    noticedBy: 'test/transcripts',
     edits: [[LEADER, 'this.#log.termAt(index) === this.#term ? index', 'true ? index']],
   },
   {
@@ -281,7 +286,8 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'raft: votes before the vote is durable',
-    because: 'a crash must fall between vote and disk, twice in one term; test/unit/consensus notices it',
+    because: 'a crash must fall between vote and disk, twice in one term',
+    noticedBy: 'test/unit/consensus',
     edits: [
       [
         RAFT,
