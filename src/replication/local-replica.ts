@@ -97,7 +97,6 @@ export class LocalReplica {
   /** Begins to connect, and keeps at it. */
   start(): void {
     void this.#connect();
-    void this.#look();
     this.#timers.push(setInterval(() => void this.#sweep(), SWEEP_INTERVAL));
     this.#timers.push(setInterval(() => void this.#advanceHistory(), HISTORY_INTERVAL));
   }
@@ -209,6 +208,7 @@ export class LocalReplica {
     }
     this.#begun.set(gid, performance.now());
     replica.pool.apply(gid, source);
+    this.#lookLater();
   }
 
   #failApply(gid: Gid, message: string): void {
@@ -378,6 +378,12 @@ export class LocalReplica {
     }
   }
 
+  /** As long as anything is being replayed: an idle node has nothing to look at. */
+  #lookLater(): void {
+    if (this.#stopped) return;
+    this.#looking ??= setTimeout(() => void this.#look(), this.#options.conflictCheckAfter);
+  }
+
   /** Finds out who stands in the way of replays that take long. */
   async #look(): Promise<void> {
     if (this.#up) {
@@ -393,7 +399,9 @@ export class LocalReplica {
         this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
       }
     }
-    if (!this.#stopped) this.#looking = setTimeout(() => void this.#look(), this.#options.conflictCheckAfter);
+    this.#looking = undefined;
+    const { queued, busy } = this.applyLoad;
+    if (queued + busy > 0) this.#lookLater();
   }
 
   /** What was found is being seen to: looking again costs PostgreSQL more with every session that waits for the same row. */
