@@ -9,6 +9,7 @@ import { createListener } from '../../src/session/listener.ts';
 import type { Listener, ListenerOptions } from '../../src/session/listener.ts';
 import type { AnnouncedDdl, CommitOutcome, Commits, ConflictVictim } from '../../src/session/ports.ts';
 import type { SafetyNames } from '../../src/sql/names.ts';
+import { LARGE_OBJECTS_SQL } from '../../src/catalog/sql/large-objects.ts';
 import { startPostgres } from '../support/postgres.ts';
 import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
 
@@ -122,6 +123,11 @@ export async function startProxyFor(
   postgres: TestPostgres,
   options: Partial<ListenerOptions> = {},
 ): Promise<SessionProxy> {
+  const admin = await postgres.connect();
+  await admin.query(
+    `CREATE SCHEMA IF NOT EXISTS multimaster; GRANT USAGE ON SCHEMA multimaster TO PUBLIC; ${LARGE_OBJECTS_SQL}`,
+  );
+  await admin.end();
   const commits = new LocalCommits({ host: postgres.host, port: postgres.port }, 'postgres');
   const announced: AnnouncedDdl[] = [];
   const victims = new Map<number, ConflictVictim>();

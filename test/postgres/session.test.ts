@@ -251,6 +251,30 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       expect(proxy.commits.failures.map(({ sqlstate }) => sqlstate).slice(-3)).toEqual(['0A000', '23503', '23503']);
     });
 
+    it.each([
+      ['lo_create', 'PERFORM lo_create(991)'],
+      ['lo_from_bytea', "PERFORM lo_from_bytea(991, 'x')"],
+      ['lo_put', "PERFORM lo_put(990, 0, 'y')"],
+      ['lo_unlink', 'PERFORM lo_unlink(990)'],
+      ['a subtransaction', 'BEGIN PERFORM lo_create(991); EXCEPTION WHEN division_by_zero THEN NULL; END'],
+    ])('refuses large objects changed inside of a block, and nothing after it: %s', async (_what, statement) => {
+      const admin = await proxy.postgres.connect();
+      await admin.query("SELECT lo_from_bytea(990, 'kept') WHERE NOT EXISTS (SELECT FROM pg_largeobject_metadata)");
+      const client = await proxy.connect();
+      const hidden = `DO $$ BEGIN ${statement}; END $$`;
+      for (const text of [hidden, `INSERT INTO t VALUES (1); ${hidden}`]) {
+        await expect(client.query(text)).rejects.toMatchObject({ code: '0A000', message: /large objects/ });
+      }
+      await client.query('BEGIN');
+      await client.query(hidden);
+      await client.query('ROLLBACK');
+      await client.query('INSERT INTO t VALUES (2)');
+      const objects = await admin.query('SELECT oid::int, lo_get(oid)::text AS data FROM pg_largeobject_metadata');
+      expect(objects.rows).toEqual([{ oid: 990, data: `\\x${Buffer.from('kept').toString('hex')}` }]);
+      expect((await admin.query('SELECT a FROM t')).rows).toEqual([{ a: 2 }]);
+      await admin.end();
+    });
+
     it('lets notices of deferred triggers through', async () => {
       const client = await proxy.connect();
       const notices: (string | undefined)[] = [];

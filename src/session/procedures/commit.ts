@@ -2,7 +2,7 @@ import { PgError } from '../../runtime/errors.ts';
 import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
 import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { literal, probeSql } from '../injected.ts';
+import { LARGE_OBJECTS, literal, probeSql } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import type { CommitOutcome } from '../ports.ts';
 import type { InjectedSegment } from '../segments.ts';
@@ -21,6 +21,18 @@ const SERIALIZABLE = refused(
   'Use REPEATABLE READ, which works across all nodes, or READ COMMITTED with explicit locks.',
 );
 
+/** Called in a function or a DO block, where the session can't see it coming. */
+const WITH_LARGE_OBJECTS = refused(
+  'transactions that change large objects are not supported in a coordinated database',
+  'Large objects are not replicated. Store the value in a bytea column.',
+);
+
+/** What the transaction did that can't be coordinated, by the answer to the probe. */
+function refusalOf(row: readonly (string | null)[]): PgError | undefined {
+  if (row[0] === LARGE_OBJECTS) return WITH_LARGE_OBJECTS;
+  return row[2] === 'serializable' ? SERIALIZABLE : undefined;
+}
+
 /** How a transaction ended: undefined when it is committed, else the ErrorResponse for the client. */
 export type CommitError = Buffer | undefined;
 
@@ -37,7 +49,7 @@ export function* commitTransaction(context: Context, style: Style, asked: Inject
   if (context.aborted !== undefined) return yield* giveUp(context, style, takeAbort(context));
   if (asked.failed !== undefined || row === undefined) return yield* giveUp(context, style, asked.failed);
   if (row[0] === null) return yield* commitRead(context, style);
-  const refusal = row[2] === 'serializable' ? SERIALIZABLE : context.commits.refusal();
+  const refusal = refusalOf(row) ?? context.commits.refusal();
   if (refusal !== undefined) {
     context.hooks.count('refused');
     return yield* giveUp(context, style, errorResponse(refusal));
