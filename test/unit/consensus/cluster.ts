@@ -2,6 +2,7 @@
  * A cluster of cores with a network that loses, repeats, reorders and delays, and disks that lag behind and forget what
  * wasn't synced. Everything follows from one seed.
  */
+import { lead, REFEREE, requestOf, type DurableEntry, type RefereeRequest } from '../../../src/consensus/core/referee.ts';
 import { Prng } from '../../../src/consensus/core/random.ts';
 import { RaftCore } from '../../../src/consensus/core/raft-core.ts';
 import {
@@ -14,6 +15,7 @@ import {
 } from '../../../src/consensus/core/types.ts';
 import { logIndex, nodeId, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
 import { Checker, SafetyViolation } from './checker.ts';
+import { RefereeVoter, type Asked } from './referee-voter.ts';
 
 /** What storage does, in memory: requests wait in order; a crash keeps a prefix of them, cut at any record. */
 class MemoryDisk {
@@ -32,6 +34,10 @@ class MemoryDisk {
     const torn = this.waiting.at(0);
     if (torn !== undefined) this.#apply(torn, prng.below(6));
     this.waiting = [];
+  }
+
+  get last(): DurableEntry {
+    return this.durable.entries.at(-1) ?? this.durable.snapshot ?? { term: 0, index: logIndex(0) };
   }
 
   has(index: LogIndex, term: number): boolean {
@@ -75,6 +81,8 @@ interface Node {
 
 interface Packet extends Outgoing {
   readonly from: NodeId;
+  /** To the referee: what the sender's adapter made of the message. */
+  readonly asked?: Asked;
 }
 
 export interface Statistics {
@@ -92,6 +100,9 @@ export class Cluster {
   readonly #seed: number;
   readonly #checker = new Checker();
   readonly #nodes: Node[];
+  readonly #voters: readonly NodeId[];
+  /** The third voter of two nodes, if this run has one. */
+  readonly referee: RefereeVoter | null;
   #network: Packet[] = [];
   /** Proposals under way: they too arrive late, twice, at the wrong node. */
   #proposals: { readonly payload: string; readonly expectedTerm: number }[] = [];
@@ -111,7 +122,7 @@ export class Cluster {
     refused: 0,
   };
 
-  constructor(seed: number) {
+  constructor(seed: number, withReferee = false) {
     this.#seed = seed;
     this.#prng = new Prng(seed);
     this.#theme = this.#pick([
@@ -125,7 +136,7 @@ export class Cluster {
     ]);
     // One entry per append lets logs differ in more ways; a no-op weighs nothing, so the limit is below any proposal.
     this.#batchBytes = this.#pick([1, 24]);
-    const size = [1, 2, 3, 3, 3, 4, 5, 5][this.#prng.below(8)];
+    const size = withReferee ? 2 : [1, 2, 3, 3, 3, 4, 5, 5][this.#prng.below(8)];
     this.#nodes = Array.from({ length: size }, (_, i) => ({
       id: nodeId(i + 1),
       disk: new MemoryDisk(),
@@ -133,6 +144,8 @@ export class Cluster {
       incarnation: 0,
       reads: new Map(),
     }));
+    this.referee = withReferee ? new RefereeVoter(nodeId(1), this.#pick([0, 0, 100])) : null;
+    this.#voters = [...this.#nodes.map((one) => one.id), ...(withReferee ? [REFEREE] : [])];
     for (const node of this.#nodes) this.#start(node);
   }
 
@@ -161,6 +174,8 @@ export class Cluster {
     else if (dice < 942) this.#cut.clear();
     else if (dice < 945) this.#step(node, { type: 'campaign' });
     else if (dice < 950) this.#step(node, { type: 'transferLeadership', to: this.#pick(this.#nodes).id });
+    else if (dice < 980) this.#maintain(node);
+    else if (dice === 980 && this.#prng.below(4) === 0) this.referee?.lose();
   }
 
   #actOnTheme(node: Node): void {
@@ -200,7 +215,7 @@ export class Cluster {
 
   #isolate(some: readonly Node[]): void {
     for (const from of some) {
-      for (const to of this.#nodes) if (this.#prng.below(3) > 0) this.#cut.add(`${from.id}>${to.id}`);
+      for (const to of this.#voters) if (this.#prng.below(3) > 0) this.#cut.add(`${from.id}>${to}`);
     }
   }
 
@@ -211,6 +226,7 @@ export class Cluster {
     let payload: string | null = null;
     for (let round = 0; round < 400; round++) {
       for (const node of this.#nodes) this.#step(node, { type: 'tick' });
+      for (const node of this.#nodes) this.#maintain(node);
       this.#quiesce();
       const leader = this.#nodes.find((node) => node.core?.ready);
       if (leader !== undefined && (payload === null || !this.#checker.isDelivered(payload))) {
@@ -248,6 +264,11 @@ export class Cluster {
   }
 
   #arrive(packet: Packet): void {
+    if (packet.asked !== undefined) {
+      const replies = this.referee!.arrive(packet.from, packet.asked, this.statistics.steps);
+      for (const message of replies) this.#network.push({ from: REFEREE, to: packet.from, message });
+      return;
+    }
     const to = this.#nodes[packet.to - 1];
     this.#step(to, { type: 'message', from: packet.from, message: packet.message });
   }
@@ -258,6 +279,30 @@ export class Cluster {
     // Group commit: one confirmation may cover several requests.
     for (let i = this.#prng.below(node.disk.waiting.length); i >= 0; i--) last = node.disk.sync() ?? last;
     if (last !== null) this.#step(node, { type: 'persisted', seq: last });
+    if (node.core?.role === 'leader') this.#ask(node, lead(node.core.term, node.disk.last, 0));
+  }
+
+  /** As the adapter does; what it may not ask gets lost. */
+  #ask(node: Node, request: RefereeRequest | null): void {
+    if (request === null) return;
+    const asked = this.referee?.ask(node.id, request, request.op === 'lead' ? this.#logOf(node, request.index) : []);
+    if (asked === undefined || asked === null) return;
+    const message = { type: 'stale', term: 0 } as const;
+    this.#network.push({ from: node.id, to: REFEREE, message, asked });
+  }
+
+  /** The terms of a node's entries up to `index`. */
+  #logOf({ core }: Node, index: number): number[] {
+    return Array.from({ length: index }, (_, i) => {
+      const at = logIndex(i + 1);
+      return core?.termAt(at) ?? this.#checker.committedTerm(at);
+    });
+  }
+
+  #maintain(node: Node): void {
+    if (node.core === null) return;
+    const { term, lastTerm, lastIndex } = node.core;
+    this.referee?.maintain(node.id, { term, lastTerm, lastIndex }, this.#logOf(node, lastIndex));
   }
 
   #propose(): void {
@@ -305,6 +350,7 @@ export class Cluster {
     this.statistics.crashes++;
     node.core = null;
     node.reads.clear();
+    this.referee?.crash(node.id);
     node.disk.crash(this.#prng);
   }
 
@@ -317,7 +363,7 @@ export class Cluster {
     node.core = new RaftCore(
       {
         id: node.id,
-        voters: this.#nodes.map((one) => one.id),
+        voters: this.#voters,
         electionTicks: 6,
         heartbeatTicks: 2,
         seed: this.#seed + node.incarnation,
@@ -332,14 +378,14 @@ export class Cluster {
   }
 
   #partition(): void {
-    const side = new Set(this.#nodes.filter(() => this.#prng.below(2) === 0).map((node) => node.id));
+    const side = new Set(this.#voters.filter(() => this.#prng.below(2) === 0));
     const oneWay = this.#prng.below(4) === 0;
     this.#cut.clear();
-    for (const a of this.#nodes) {
-      for (const b of this.#nodes) {
-        if (side.has(a.id) && !side.has(b.id)) {
-          this.#cut.add(`${a.id}>${b.id}`);
-          if (!oneWay) this.#cut.add(`${b.id}>${a.id}`);
+    for (const a of this.#voters) {
+      for (const b of this.#voters) {
+        if (side.has(a) && !side.has(b)) {
+          this.#cut.add(`${a}>${b}`);
+          if (!oneWay) this.#cut.add(`${b}>${a}`);
         }
       }
     }
@@ -354,14 +400,17 @@ export class Cluster {
     if (core.role === 'leader' && before !== 'leader') this.statistics.leaders++;
     if (effects.persist !== null) node.disk.waiting.push(effects.persist);
     if (effects.compact !== null) node.disk.waiting.push({ seq: null, compact: effects.compact });
-    for (const outgoing of effects.messages) this.#network.push({ ...outgoing, from: node.id });
+    for (const outgoing of effects.messages) {
+      if (outgoing.to === REFEREE) this.#ask(node, requestOf(outgoing.message, node.disk.last));
+      else this.#network.push({ ...outgoing, from: node.id });
+    }
     if (effects.install !== null) {
       this.statistics.installs++;
       this.#checker.snapshotInstalled(effects.install);
     }
     const durably = (index: LogIndex, term: number): number =>
-      this.#nodes.filter((one) => one.disk.has(index, term)).length;
-    this.#checker.afterStep(core, node.incarnation, effects, durably, Math.floor(this.#nodes.length / 2) + 1);
+      this.#nodes.filter((one) => one.disk.has(index, term)).length + Number(this.referee?.has(index, term) ?? false);
+    this.#checker.afterStep(core, node.incarnation, effects, durably, Math.floor(this.#voters.length / 2) + 1);
     const delivered = core.deliveredIndex;
     if (delivered > 0 && !node.disk.has(delivered, this.#checker.committedTerm(delivered))) {
       throw new SafetyViolation(`node ${node.id} delivered ${delivered} without having it on its disk`);

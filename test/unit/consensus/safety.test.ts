@@ -27,6 +27,24 @@ test(`${count} random runs are safe, and make progress once the faults end`, { t
   }
 });
 
+test(`${count} random runs of two nodes and a referee are safe, and make progress`, { timeout: 3_600_000 }, () => {
+  const total = { granted: 0, taken: 0, lost: 0, leaders: 0, committed: 0 };
+  for (let seed = first; seed < first + count; seed++) {
+    const cluster = new Cluster(seed, true);
+    try {
+      cluster.run(STEPS);
+    } catch (error) {
+      throw new Error(`SEED=${seed}: ${String(error)}`, { cause: error });
+    }
+    const { granted, taken, lost } = cluster.referee!;
+    const { leaders, committed } = cluster.statistics;
+    for (const [name, value] of Object.entries({ granted, taken, lost, leaders, committed }))
+      total[name as keyof typeof total] += value;
+  }
+  if (process.env['SEEDS'] !== undefined) console.log(total);
+  if (count >= 100) for (const value of Object.values(total)) expect(value).toBeGreaterThan(count / 4);
+});
+
 test('one seed, one run', () => {
   const [a, b] = [new Cluster(5), new Cluster(5)];
   a.run(STEPS);
