@@ -110,7 +110,7 @@ export class Cluster {
   #cut = new Set<string>();
   #next = 1;
   /** What this run has more of than others; and how small its appends are. */
-  readonly #theme: 'none' | 'elections' | 'lonely leaders' | 'compactions' | 'crashes' | 'losses';
+  readonly #theme: 'none' | 'elections' | 'lonely leaders' | 'compactions' | 'crashes' | 'losses' | 'lost referees';
   readonly #batchBytes: number;
   readonly statistics: Statistics = {
     steps: 0,
@@ -133,6 +133,7 @@ export class Cluster {
       'compactions',
       'crashes',
       'losses',
+      ...(withReferee ? (['lost referees', 'lost referees', 'lost referees'] as const) : []),
     ]);
     // One entry per append lets logs differ in more ways; a no-op weighs nothing, so the limit is below any proposal.
     this.#batchBytes = this.#pick([1, 24]);
@@ -199,8 +200,26 @@ export class Cluster {
       case 'losses':
         this.#network.splice(0, this.#prng.below(this.#network.length + 1));
         return;
+      case 'lost referees':
+        this.#replaceReferee(node);
+        return;
       case 'none':
         return;
+    }
+  }
+
+  /** Has a node elected by the referee alone; then the referee forgets that, is set up again, and is asked by the other node. */
+  #replaceReferee(node: Node): void {
+    this.#cut = new Set(['1>2', '2>1']);
+    for (const one of this.#nodes) {
+      this.#elect(one === node ? one : this.#pick(this.#nodes));
+      for (let n = this.#prng.below(12); n > 0; n--) {
+        this.#deliver();
+        this.#sync(this.#pick(this.#nodes));
+      }
+      if (one !== node) continue;
+      this.referee?.lose();
+      for (let n = 0; n < 6; n++) this.#maintain(this.#nodes[n % 2]);
     }
   }
 
