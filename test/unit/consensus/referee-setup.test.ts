@@ -6,6 +6,14 @@ import type { RefereeCommand, ScriptAnswer } from '../../../src/consensus/refere
 import { logIndex } from '../../../src/runtime/ids.ts';
 import { RefereeModel } from './referee-model.ts';
 
+interface WalkingNode {
+  readonly node: number;
+  store: RefereeModel;
+  memory: RefereeMemory;
+  /** What was there when it last looked; it acts on that later, when it may be true no more. */
+  seen: ScriptAnswer['found'] | null;
+}
+
 const FORGOTTEN: RefereeMemory = { id: null, term: 0, lastTerm: 0, lastIndex: logIndex(0) };
 const RUNS = 2000;
 const STEPS = 400;
@@ -13,13 +21,7 @@ const STEPS = 400;
 class Walk {
   readonly #prng: Prng;
   readonly #stores = [new RefereeModel(), new RefereeModel()];
-  readonly #nodes = [1, 2].map((node) => ({
-    node,
-    store: this.#at(0),
-    memory: FORGOTTEN,
-    /** What was seen when it last looked; it acts on that later, when it may be true no more. */
-    seen: null as ScriptAnswer['found'] | null,
-  }));
+  readonly #nodes = [1, 2].map((node): WalkingNode => ({ node, store: this.#at(0), memory: FORGOTTEN, seen: null }));
   #ids = 0;
   used = 0;
 
@@ -57,7 +59,7 @@ class Walk {
     return store.run('owner', command);
   }
 
-  #act(one: (typeof this.#nodes)[number]): void {
+  #act(one: WalkingNode): void {
     if (one.seen === null) return;
     const found = one.seen;
     const step = nextStep(one.node === 1, one.memory, found);
@@ -76,7 +78,7 @@ class Walk {
   }
 
   /** Whether the referee would answer this node now. */
-  #counts({ store, memory }: (typeof this.#nodes)[number]): boolean {
+  #counts({ store, memory }: WalkingNode): boolean {
     if (memory.id === null) return false;
     const request = { op: 'lead', term: 1, index: logIndex(0), round: 0 } as const;
     return this.#run(store, { op: 'raft', id: memory.id, node: 1, request, lease: 0 }).verdict === 'yes';
