@@ -27,7 +27,10 @@ export interface FoundReferee extends RefereeMemory {
 export type SetupStep =
   /** Make a new memory in place of what was found, and remember it first. */
   | 'create'
-  /** Remember this one, then tell it where the log ends; breaks the seal. */
+  /**
+   * Forget the former one, tell this one where the log ends, which breaks its seal, and only then remember it. In another order a crash
+   * in between would leave a node with a seal from an earlier stay, or the keeper with one of a node that is elsewhere.
+   */
   | 'join'
   | 'seal'
   /** Remove it: the keeper makes a new one. */

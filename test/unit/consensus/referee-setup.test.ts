@@ -71,8 +71,10 @@ class Walk {
       one.memory = { ...FORGOTTEN, id: `id${++this.#ids}` };
       if (!dies) this.#run(one.store, { op: 'create', id: `id${this.#ids}`, replaces: found.id, position });
     } else if (step === 'join') {
-      if (found.id !== one.memory.id) one.memory = { ...FORGOTTEN, id: found.id };
-      if (!dies) this.#run(one.store, { op: 'join', id: found.id ?? '', position });
+      one.memory = FORGOTTEN;
+      if (dies && this.#prng.below(2) === 0) return;
+      const { verdict } = this.#run(one.store, { op: 'join', id: found.id ?? '', position });
+      if (!dies && verdict === 'yes') one.memory = { ...FORGOTTEN, id: found.id };
     } else if (step === 'seal' || step === 'discard') this.#run(one.store, { op: step, id: found.id ?? '' });
     else if (step === 'ready') one.memory = { ...found };
   }

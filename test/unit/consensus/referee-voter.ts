@@ -75,9 +75,10 @@ export class RefereeVoter {
       }
       case 'join': {
         const id = found.id ?? '';
-        if (memory.id !== id) this.#memories.set(node, { ...FORGOTTEN, id });
+        this.#memories.set(node, FORGOTTEN);
         this.#note(position.lastTerm, position.lastIndex, log);
-        this.#model.run(OWNER, { op: 'join', id, position });
+        if (this.#model.run(OWNER, { op: 'join', id, position }).verdict === 'yes')
+          this.#memories.set(node, { ...FORGOTTEN, id });
         return;
       }
       case 'seal':
