@@ -67,6 +67,9 @@ export class Metrics {
   readonly writable: Gauge;
   readonly inDoubt: Gauge;
   readonly bypassed: Counter<'database'>;
+  /** 1 while the referee votes; `server` is set where there is one. */
+  readonly refereeUp: Gauge<'server'>;
+  readonly refereeSeconds: Histogram;
   readonly catchUpRemaining: Gauge;
   readonly catchUpSeconds: Gauge;
 
@@ -126,6 +129,8 @@ export class Metrics {
     this.writable = gauge('writable', '1 if this node accepts writes.');
     this.inDoubt = gauge('in_doubt_transactions', 'Prepared transactions without a decision.');
 
+    this.refereeUp = gauge('referee_up', '1 if the referee of two nodes votes, as this node sees it.', ['server']);
+    this.refereeSeconds = histogram('referee_seconds', 'Time that the referee took to answer.', LATENCY);
     this.catchUpRemaining = gauge('catch_up_entries', 'Entries of the log that a returning node has yet to commit.');
     this.catchUpSeconds = gauge(
       'catch_up_seconds',

@@ -16,6 +16,8 @@ export interface ClusterStatus {
   /** The decision log: the last entry that is here, and the last that is known to be decided. */
   readonly log: { readonly last: number; readonly committed: number };
   readonly nodes: readonly NodeStatus[];
+  /** The Redis with the third vote; null where there is none. */
+  readonly referee: RefereeStatus | null;
   readonly inDoubt: readonly InDoubtTransaction[];
   readonly postgres: PostgresStatus;
   /** Transactions that wrote to its PostgreSQL past the proxy since the proxy started, which makes it differ from the others. */
@@ -42,6 +44,14 @@ export interface NodeStatus {
   readonly lag: number | null;
   /** Where applications connect, if the configuration says so. */
   readonly client: string | null;
+}
+
+export interface RefereeStatus {
+  /** Host, port and database. */
+  readonly server: string;
+  readonly state: 'connecting' | 'refused' | 'waiting' | 'active';
+  /** Why it does not vote. */
+  readonly problem: string | null;
 }
 
 export interface InDoubtTransaction {

@@ -15,6 +15,8 @@ export const DEFAULTS = {
   postgres: { host: '/var/run/postgresql', port: 5432, user: 'postgres', database: 'postgres', ssl: 'disable' },
   databases: ['postgres'],
   nodes: { witness: false },
+  /** Nothing waits for it while both nodes are there; alone, a leader steps down after an election timeout in any case. */
+  referee: { timeout: '1s', trust_settings: false },
   /** Twenty heartbeats have to be lost in a row before a node is given up, so a pause for garbage is no failure. */
   heartbeat: { interval: '100ms', timeout: '2s' },
   /** Five heartbeats; a new leader is usually found within a second. */

@@ -129,13 +129,16 @@ function finish(
   if (secretFile !== undefined && clusterSecret !== undefined && clusterSecret !== '' && clusterSecret.length < 16) {
     complain({ path: ['cluster', 'secret_file'], message: 'expected a file with at least 16 characters' });
   }
+  const { referee: refereeInFile, ...others } = config;
+  const referee = refereeInFile === undefined ? undefined : finishReferee(refereeInFile, at, read);
   const { tls } = config.listen;
   if (tls !== undefined) {
     read(['listen', 'tls', 'cert_file'], tls.cert_file);
     read(['listen', 'tls', 'key_file'], tls.key_file);
   }
   return camelize({
-    ...config,
+    ...others,
+    ...(referee !== undefined && { referee }),
     data_dir: at(config.data_dir),
     cluster: { name: config.cluster.name, secret: clusterSecret ?? '' },
     listen: { ...config.listen, ...(tls && { tls: { cert_file: at(tls.cert_file), key_file: at(tls.key_file) } }) },
@@ -145,6 +148,19 @@ function finish(
       ...(postgres.ssl_ca_file !== undefined && { ssl_ca_file: at(postgres.ssl_ca_file) }),
     },
   }) as Config;
+}
+
+function finishReferee(
+  { password_file: passwordFile, ca_file: caFile, ...rest }: NonNullable<FileConfig['referee']>,
+  at: (path: string) => string,
+  read: (path: readonly PropertyKey[], name: string) => string,
+) {
+  if (caFile !== undefined) read(['referee', 'ca_file'], caFile);
+  return {
+    ...rest,
+    ...(caFile !== undefined && { ca_file: at(caFile) }),
+    ...(passwordFile !== undefined && { password: read(['referee', 'password_file'], passwordFile) }),
+  };
 }
 
 function camelize(value: unknown): unknown {

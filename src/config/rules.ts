@@ -10,6 +10,7 @@ export interface Complaint {
 export function crossCheck(config: FileConfig): Complaint[] {
   return [
     ...checkNodes(config),
+    ...checkReferee(config),
     ...checkSecrets(config),
     ...checkListeners(config),
     ...checkTimes(config),
@@ -46,6 +47,22 @@ function checkNodes({ node, nodes, sequences }: FileConfig): Complaint[] {
     ids.set(entry.id, sameId ?? index);
     peers.set(peer, samePeer ?? index);
   });
+  return complaints;
+}
+
+/** A third vote is for two nodes: of more, a majority is there without one. */
+function checkReferee({ referee, nodes }: FileConfig): Complaint[] {
+  if (referee === undefined) return [];
+  const complaints: Complaint[] = [];
+  const witnesses = nodes.filter(({ witness }) => witness).length;
+  if (witnesses > 0 || nodes.length !== 2) {
+    const found = witnesses > 0 ? 'a witness among them' : String(nodes.length);
+    complaints.push({ path: ['referee'], message: `expected exactly two nodes, both with data, got ${found}` });
+  }
+  if (referee.password_file !== undefined && new URL(referee.url).password !== '')
+    complaints.push({ path: ['referee', 'password_file'], message: 'expected a password here or in url, got both' });
+  if (referee.ca_file !== undefined && !referee.url.startsWith('rediss:'))
+    complaints.push({ path: ['referee', 'ca_file'], message: 'expected a url that begins with rediss:// for TLS' });
   return complaints;
 }
 

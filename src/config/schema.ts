@@ -1,7 +1,7 @@
-import type { z } from 'zod';
+import { z } from 'zod';
 import { nodeId } from '../runtime/ids.ts';
 import { DEFAULTS } from './defaults.ts';
-import { boolean, choice, duration, group, integer, list, port, size, text } from './values.ts';
+import { boolean, choice, duration, group, integer, list, port, redisUrl, size, text } from './values.ts';
 
 /**
  * The configuration file: which settings exist and what each may be. What every setting is for is told once, in
@@ -46,6 +46,18 @@ const node = group({
   client: address().optional(),
 });
 
+/** `referee: redis://…` is short for `referee: { url: redis://… }`. */
+const referee = z.preprocess(
+  (input) => (typeof input === 'string' ? { url: input } : input),
+  group({
+    url: redisUrl(),
+    password_file: file().optional(),
+    ca_file: file().optional(),
+    timeout: duration('50ms', '1min').prefault(DEFAULTS.referee.timeout),
+    trust_settings: boolean().default(DEFAULTS.referee.trust_settings),
+  }),
+);
+
 const keepalive = group({
   idle: duration('1s', '2h').prefault(DEFAULTS.keepalive.idle),
   interval: duration('1s', '1h').prefault(DEFAULTS.keepalive.interval),
@@ -70,6 +82,7 @@ export const configSchema = group({
   postgres: postgres.prefault({}),
   databases: list(text('the name of a database'), 'a list of at least one database').default([...DEFAULTS.databases]),
   nodes: list(node, 'a list of at least one node'),
+  referee: referee.optional(),
   heartbeat: group({
     interval: duration('10ms', '1min').prefault(DEFAULTS.heartbeat.interval),
     timeout: duration('50ms', '10min').prefault(DEFAULTS.heartbeat.timeout),
@@ -122,10 +135,12 @@ type CamelConfig = Camel<FileConfig>;
  * What the program runs with. Durations are milliseconds, sizes bytes, paths absolute; files that hold a secret have been
  * read, so `secret` is always there and `secretFile` and `passwordFile` are gone.
  */
-export type Config = Omit<CamelConfig, 'cluster' | 'postgres'> & {
+export type Config = Omit<CamelConfig, 'cluster' | 'postgres' | 'referee'> & {
   readonly cluster: { readonly name: string; readonly secret: string };
   readonly postgres: Omit<CamelConfig['postgres'], 'passwordFile'>;
+  readonly referee?: RefereeConfig | undefined;
 };
+export type RefereeConfig = Omit<NonNullable<CamelConfig['referee']>, 'passwordFile'> & { readonly password?: string };
 export type NodeConfig = Config['nodes'][number];
 
 /** Whether this node only votes. */

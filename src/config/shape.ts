@@ -31,5 +31,7 @@ function unwrap(schema: unknown): unknown {
   if (schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault || schema instanceof z.ZodOptional) {
     return unwrap(schema.unwrap());
   }
-  return schema instanceof z.ZodPipe ? unwrap(schema.in) : schema;
+  // What stands in the file is a pipe's beginning, except where that only brings several forms into one.
+  if (schema instanceof z.ZodPipe) return unwrap(schema.in instanceof z.ZodTransform ? schema.out : schema.in);
+  return schema;
 }

@@ -74,6 +74,19 @@ export function text(what: string, pattern = /./s) {
   return z.string({ error }).regex(pattern, { error });
 }
 
+/** A password may be in it, so it is never shown. */
+export function redisUrl() {
+  const what = 'redis://[user:password@]host[:port][/database], or rediss:// for TLS';
+  const error = ({ input }: { input?: unknown }): string => {
+    if (input === undefined) return `is required: expected ${what}`;
+    return typeof input === 'string' && /sentinel|cluster/i.test(input.split(':')[0])
+      ? `expected ${what}: a Redis Sentinel or Cluster would lose votes in a failover`
+      : `expected ${what}`;
+  };
+  const isUrl = (input: string): boolean => /^rediss?:\/\/[^/?#\s]+(\/\d*)?$/.test(input) && URL.canParse(input);
+  return z.string({ error }).refine(isUrl, { error });
+}
+
 export function choice<const Values extends readonly string[]>(values: Values) {
   return z.enum(values, { error: expected(`one of ${values.join(', ')}`) });
 }

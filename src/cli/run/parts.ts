@@ -3,8 +3,11 @@ import type { NodeSettings } from '../../cluster/core/types.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
 import type { Config, NodeConfig } from '../../config/schema.ts';
 import { DEFAULT_LIMITS, type Restored, type Snapshot } from '../../consensus/core/types.ts';
+import { REFEREE } from '../../consensus/core/referee.ts';
 import type { LogStore } from '../../consensus/log-store.ts';
 import { RaftNode } from '../../consensus/raft-node.ts';
+import { Referee } from '../../consensus/referee/referee.ts';
+import type { Metrics } from '../../admin/metrics.ts';
 import { faultPoint } from '../../runtime/fault-points.ts';
 import type { LogIndex } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
@@ -68,15 +71,17 @@ export interface RaftParts {
   /** Seconds that entries took to become durable. */
   readonly durable: (seconds: number) => void;
   readonly failed: (error: Error) => void;
+  /** The third vote of two nodes, where it is a Redis. */
+  readonly referee?: Referee | undefined;
 }
 
 export function createRaft(config: Config, parts: RaftParts): RaftNode {
-  const { restored, storage, links, node, installed, durable, failed } = parts;
+  const { restored, storage, links, node, installed, durable, failed, referee } = parts;
   return new RaftNode({
     config: {
       ...DEFAULT_LIMITS,
       id: config.node,
-      voters: config.nodes.map(({ id }) => id),
+      voters: [...config.nodes.map(({ id }) => id), ...(referee === undefined ? [] : [REFEREE])],
       electionTicks: ELECTION_TICKS,
       heartbeatTicks: 2,
       seed: (Date.now() ^ process.pid) >>> 0,
@@ -89,11 +94,16 @@ export function createRaft(config: Config, parts: RaftParts): RaftNode {
         await storage.append(request);
         if (request.entries.length > 0) faultPoint('leader.entry.durable');
         durable((performance.now() - begun) / 1000);
+        const last = request.entries.at(-1);
+        if (last !== undefined) referee?.stored(last);
       },
       compact: (snapshot) => storage.compact(snapshot),
       close: () => storage.close(),
     },
-    send: (to, message) => links.send(to, { t: 'raft', m: message }),
+    send: (to, message) => {
+      if (to === REFEREE) referee?.send(message);
+      else links.send(to, { t: 'raft', m: message });
+    },
     handlers: {
       install: (snapshot) => {
         installed(snapshot);
@@ -107,14 +117,37 @@ export function createRaft(config: Config, parts: RaftParts): RaftNode {
 }
 
 /** The log as the cluster node uses it. */
-export function decisionLog(raft: RaftNode): DecisionLog {
+export function decisionLog(raft: RaftNode, referee?: Referee): DecisionLog {
   return {
     propose: (payload, term) => {
       const answer = raft.propose(payload, term);
       return answer.accepted ? answer.index : undefined;
     },
-    receive: (from, message) => raft.receive(from, message),
+    receive: (from, message) => {
+      if (message.type === 'appendAccepted' || message.type === 'heartbeatReply') referee?.heardPeer();
+      raft.receive(from, message);
+    },
   };
+}
+
+/** `raft` is asked for when the referee first needs it: the two know each other. */
+export function createReferee(
+  config: Config,
+  log: Logger,
+  metrics: Metrics,
+  raft: () => RaftNode,
+): Referee | undefined {
+  const { node, referee, election, cluster } = config;
+  const other = config.nodes.find(({ id }) => id !== node);
+  if (referee === undefined || other === undefined) return undefined;
+  return new Referee({
+    ...{ self: node, other: other.id, cluster, server: referee, log },
+    directory: config.dataDir,
+    electionTimeout: election.timeout,
+    position: () => raft().status,
+    receive: (message) => raft().receive(REFEREE, message),
+    answered: (seconds) => metrics.refereeSeconds.observe(seconds),
+  });
 }
 
 export function lastIndexOf({ entries, snapshot }: Restored): LogIndex {

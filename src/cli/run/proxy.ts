@@ -27,7 +27,17 @@ import type { Logger } from '../../runtime/log.ts';
 import type { ConflictVictim } from '../../session/ports.ts';
 import { createListener, type Listener } from '../../session/listener.ts';
 import type { SafetyNames } from '../../sql/names.ts';
-import { createLinks, createRaft, dataNodes, decisionLog, ELECTION_TICKS, lastIndexOf, nodeSettings } from './parts.ts';
+import type { Referee } from '../../consensus/referee/referee.ts';
+import {
+  createLinks,
+  createRaft,
+  createReferee,
+  dataNodes,
+  decisionLog,
+  ELECTION_TICKS,
+  lastIndexOf,
+  nodeSettings,
+} from './parts.ts';
 import { NodeStatusSource } from './status-source.ts';
 
 /** Milliseconds that clients' transactions get to end when the proxy stops. */
@@ -38,6 +48,7 @@ export class Proxy {
   readonly #config: Config;
   readonly #node: ClusterNode;
   readonly #raft: RaftNode;
+  readonly #referee: Referee | undefined;
   readonly #links: PeerLinks;
   readonly #replica: LocalReplica;
   readonly #catchUp: CatchUp;
@@ -84,7 +95,9 @@ export class Proxy {
     this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored));
     this.#node = this.#createNode(log, restored);
     this.#links = createLinks(config, log, () => this.#node);
+    this.#referee = createReferee(config, log, this.#metrics, () => this.#raft);
     this.#raft = createRaft(config, {
+      referee: this.#referee,
       ...{ restored, storage: store, links: this.#links, node: () => this.#node, failed },
       installed: (snapshot) => this.#compaction.installed(snapshot),
       durable: (seconds) => this.#metrics.raftFsync.observe(seconds),
@@ -99,7 +112,7 @@ export class Proxy {
     this.#catchUp = this.#createCatchUp(log, history, spool);
     this.#node.connect({
       replica: this.#replica,
-      raft: decisionLog(this.#raft),
+      raft: decisionLog(this.#raft, this.#referee),
       links: this.#links,
       history,
       catchUp: this.#catchUp,
@@ -116,6 +129,7 @@ export class Proxy {
       spool,
       metrics: this.#metrics,
       catchUp: this.#catchUp,
+      referee: this.#referee,
       log,
     });
     this.#admin = new AdminServer({ ...config.admin, metrics: this.#metrics, source: this.#status });
@@ -229,6 +243,7 @@ export class Proxy {
     if (this.#voting || !this.#identity.mayVote || this.#logRefusal !== undefined) return;
     this.#voting = true;
     this.#raft.start();
+    this.#referee?.start();
   }
 
   /** Members that are heard of, the least loaded kind first: whoever leads the log has enough to do. */
@@ -360,6 +375,7 @@ export class Proxy {
     this.#node.stop();
     this.#catchUp.stop();
     await this.#replica.stop();
+    await this.#referee?.stop();
     await this.#raft.stop();
     await this.#links.stop();
     await this.#admin.stop();

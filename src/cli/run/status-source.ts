@@ -10,6 +10,7 @@ import { parseGid } from '../../commit/gid.ts';
 import type { Config } from '../../config/schema.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { LocalReplica } from '../../replication/local-replica.ts';
+import type { Referee } from '../../consensus/referee/referee.ts';
 import type { TransactionSpool } from '../../replication/spool.ts';
 
 import type { Listener } from '../../session/listener.ts';
@@ -25,6 +26,7 @@ interface Parts {
   readonly spool: TransactionSpool;
   readonly metrics: Metrics;
   readonly catchUp: CatchUp;
+  readonly referee: Referee | undefined;
   readonly log: Logger;
 }
 
@@ -75,6 +77,7 @@ export class NodeStatusSource implements StatusSource {
       reasons: reason === undefined ? [] : [reason],
       log: { last: lastIndex, committed: commitIndex },
       nodes: dataNodes(config).map((other) => this.#node(other)),
+      referee: this.#parts.referee?.status ?? null,
       inDoubt: this.#inDoubt(),
       postgres: {
         state: replica.isUp ? 'up' : 'down',
@@ -176,7 +179,7 @@ export class NodeStatusSource implements StatusSource {
 
   /** Brings the gauges up to date. */
   sample(): void {
-    const { metrics, node, raft, replica, spool, config } = this.#parts;
+    const { metrics, node, raft, replica, spool, config, referee } = this.#parts;
     const { term, role, lastIndex, commitIndex } = raft.status;
     metrics.logIndex.set(lastIndex);
     metrics.logTerm.set(term);
@@ -188,6 +191,10 @@ export class NodeStatusSource implements StatusSource {
     metrics.applyBusy.set(busy);
     metrics.spoolMemory.set(spool.usage.memory);
     metrics.spoolDisk.set(spool.usage.disk);
+    if (referee !== undefined) {
+      const { server, state } = referee.status;
+      metrics.refereeUp.set({ server }, state === 'active' ? 1 : 0);
+    }
     metrics.setRetainedWal(replica.retainedWal);
     this.#countTraffic();
     this.#watchCatchUp();

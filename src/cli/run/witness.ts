@@ -195,6 +195,7 @@ export class Witness {
           client: client === undefined ? null : `${client.host}:${client.port}`,
         };
       }),
+      referee: null,
       inDoubt: [],
       bypasses: { count: 0, last: null },
       catchUp: null,

@@ -9,6 +9,7 @@ export function formatStatus(status: ClusterStatus): string[] {
     `node ${node} of cluster "${cluster}": ${writes}`,
     `  decision log   ${role}, term ${term}, ${leads}; ${log.committed} entries decided`,
     `  PostgreSQL     ${postgres.state} (${postgres.address}), ${clients} clients`,
+    ...(status.referee === null ? [] : [`  referee        ${describeReferee(status.referee)}`]),
     ...(bypasses.last === null ? [] : [`  bypassed       ${describeBypasses(bypasses.count, bypasses.last)}`]),
     ...(status.catchUp === null ? [] : [`  catching up    ${describeCatchUp(status.catchUp)}`]),
     ...aligned([
@@ -17,6 +18,10 @@ export function formatStatus(status: ClusterStatus): string[] {
     ]),
     ...(inDoubt.length === 0 ? ['  no transaction in doubt'] : ['  in doubt:', ...inDoubt.map(describeInDoubt)]),
   ];
+}
+
+function describeReferee({ server, state, problem }: NonNullable<ClusterStatus['referee']>): string {
+  return `${state === 'active' ? 'votes' : state} (${server})${problem === null ? '' : `: ${problem}`}`;
 }
 
 function describeBypasses(count: number, last: NonNullable<ClusterStatus['bypasses']['last']>): string {

@@ -60,7 +60,7 @@ local function run()
   end
   if op == 'discard' then
     redis.call('DEL', KEYS[1])
-    has.id = ''
+    has = {id = '', term = 0, last_term = 0, last_index = 0}
     return 'yes'
   end
   if has.sealed ~= '1' then return 'moved' end

@@ -28,6 +28,7 @@ const STATUS: ClusterStatus = {
   catchUp: null,
   bypasses: { count: 0, last: null },
   clients: 3,
+  referee: null,
   startedAt: '2025-01-01T00:00:00.000Z',
 };
 

@@ -2,7 +2,13 @@
  * A cluster of cores with a network that loses, repeats, reorders and delays, and disks that lag behind and forget what
  * wasn't synced. Everything follows from one seed.
  */
-import { lead, REFEREE, requestOf, type DurableEntry, type RefereeRequest } from '../../../src/consensus/core/referee.ts';
+import {
+  lead,
+  REFEREE,
+  requestOf,
+  type DurableEntry,
+  type RefereeRequest,
+} from '../../../src/consensus/core/referee.ts';
 import { Prng } from '../../../src/consensus/core/random.ts';
 import { RaftCore } from '../../../src/consensus/core/raft-core.ts';
 import {

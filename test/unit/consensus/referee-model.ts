@@ -99,4 +99,3 @@ function raft(hash: Hash, { node, request, lease }: Extract<RefereeCommand, { op
   hash.voted = String(node);
   return 'yes';
 }
-

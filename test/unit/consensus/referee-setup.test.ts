@@ -112,8 +112,16 @@ test('a memory that went back is not relied upon', () => {
   const at = (term: number, lastTerm: number, index: number) => ({
     ...{ id: 'a', term, lastTerm, lastIndex: logIndex(index), joined: true, sealed: true },
   });
-  expect([at(4, 3, 9), at(5, 2, 9), at(5, 3, 7)].map((found) => wentBack(at(5, 3, 8), found))).toEqual([true, true, true]);
-  expect([at(5, 3, 8), at(6, 3, 8), at(5, 4, 1)].map((found) => wentBack(at(5, 3, 8), found))).toEqual([false, false, false]);
+  expect([at(4, 3, 9), at(5, 2, 9), at(5, 3, 7)].map((found) => wentBack(at(5, 3, 8), found))).toEqual([
+    true,
+    true,
+    true,
+  ]);
+  expect([at(5, 3, 8), at(6, 3, 8), at(5, 4, 1)].map((found) => wentBack(at(5, 3, 8), found))).toEqual([
+    false,
+    false,
+    false,
+  ]);
   expect(nextStep(true, at(5, 3, 8), at(5, 3, 7))).toBe('create');
   expect(nextStep(false, at(5, 3, 8), at(5, 3, 7))).toBe('discard');
   expect(nextStep(false, at(5, 3, 8), at(5, 3, 8))).toBe('ready');

@@ -125,4 +125,3 @@ export class RefereeVoter {
     this.#logs.set(key, log);
   }
 }
-
