@@ -6,6 +6,7 @@ import { isWitness, type Config } from '../config/schema.ts';
 import { checkDatabase } from './check/database.ts';
 import { connectionCure } from './check/connection.ts';
 import { checkMachine } from './check/machine.ts';
+import { checkReferee } from './check/referee.ts';
 import { failed, ok } from './check/result.ts';
 import type { CheckResult } from './check/result.ts';
 import { checkServer } from './check/server.ts';
@@ -25,6 +26,7 @@ export function checkCommand(print: (line: string) => void = console.log): Comma
         results = [
           ok('configuration', options.config),
           ...(await checkMachine(config)),
+          ...(await checkReferee(config)),
           ...(isWitness(config) ? [ok('PostgreSQL', 'none: a witness needs no server')] : await checkPostgres(config)),
         ];
       } catch (error) {

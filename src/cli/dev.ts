@@ -2,7 +2,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { WHATS, ask, askRunning } from './dev/control.ts';
 import type { PlaygroundStatus, Request, What } from './dev/control.ts';
 import { DevError } from './dev/dev-error.ts';
-import { PlaygroundDirectory, defaultDirectory } from './dev/directory.ts';
+import { PlaygroundDirectory, defaultDirectory, nodeIds } from './dev/directory.ts';
 import { endLeftovers, findLeftovers } from './dev/leftovers.ts';
 import type { NodeCommand } from './dev/dev-node.ts';
 import { Playground } from './dev/playground.ts';
@@ -32,6 +32,8 @@ interface DirOption {
 interface UpOptions extends DirOption {
   nodes?: number;
   port?: number;
+  witness?: true;
+  referee?: string;
   postgresBin?: string;
   relays: boolean;
 }
@@ -48,6 +50,8 @@ export function devCommand(io: DevIo = PROCESS_IO): Command {
       'first client port; all others are derived from it (default: as before, else 6001)',
       integer,
     )
+    .option('--witness', 'one more node that only votes, without PostgreSQL: the third vote for --nodes 2')
+    .option('--referee <url>', 'a Redis that runs already, redis://…, as the third vote for --nodes 2')
     .option('--postgres-bin <dir>', 'programs of an installed PostgreSQL 15 or newer (default: the one from npm)')
     .option('--no-relays', 'let the nodes reach each other directly: quicker, but nothing can be partitioned')
     .action(guarded(io, (options: UpOptions) => up(io, options)));
@@ -135,6 +139,8 @@ async function up(io: DevIo, options: UpOptions): Promise<void> {
     directory: new PlaygroundDirectory(options.dir ?? usual!.path),
     nodes: options.nodes,
     port: options.port,
+    witness: options.witness,
+    referee: options.referee,
     postgresBin: options.postgresBin,
     relays: options.relays,
     proxyCommand: proxyCommand(),
@@ -174,11 +180,8 @@ async function down(io: DevIo, options: DirOption): Promise<void> {
     return;
   }
   if (reply !== undefined) throw new DevError(reply.error);
-  const nodes = directory.settings()?.nodes ?? 0;
-  const leftovers = findLeftovers(
-    directory,
-    Array.from({ length: nodes }, (_, index) => index + 1),
-  );
+  const settings = directory.settings();
+  const leftovers = findLeftovers(directory, settings === undefined ? [] : nodeIds(settings));
   if (leftovers.length === 0) throw new DevError(`no playground is running in ${directory.path}`);
   await endLeftovers(leftovers);
   io.print(`ended what a killed playground had left: ${leftovers.map(({ name }) => name).join(', ')}`);
@@ -186,10 +189,15 @@ async function down(io: DevIo, options: DirOption): Promise<void> {
 
 function welcome({ nodes }: PlaygroundStatus, dir: string | undefined): string {
   const where = dir === undefined ? '' : ` --dir ${dir}`;
+  const count = nodes.filter(({ uri }) => uri !== null).length;
   return [
     '',
-    `${nodes.length === 1 ? 'One node is' : `${nodes.length} nodes are`} up; what is committed on one is on all.`,
-    ...nodes.map(({ id, uri, metrics }) => `  node ${id}   psql ${uri}   metrics ${metrics}`),
+    `${count === 1 ? 'One node is' : `${count} nodes are`} up; what is committed on one is on all.`,
+    ...nodes.map(({ id, uri, metrics }) =>
+      uri === null
+        ? `  node ${id}   a witness   metrics ${metrics}`
+        : `  node ${id}   psql ${uri}   metrics ${metrics}`,
+    ),
     '',
     `Stop with Ctrl-C here, or \`pgmm dev down${where}\` elsewhere. Try: pgmm dev kill 2${where}`,
   ].join('\n');
@@ -202,9 +210,10 @@ function describe({ phase, dir, partition, nodes }: PlaygroundStatus): string {
       : `${partition.groups.map((group) => group.join(',')).join(partition.oneWay ? ' → ' : ' | ')}${partition.reset ? ' (reset)' : ''}`;
   return [
     `playground ${dir}: ${phase}, partition: ${cut}`,
-    ...nodes.map(
-      ({ id, proxy, postgres, uri, metrics }) =>
-        `  node ${id}   proxy ${proxy.padEnd(8)} PostgreSQL ${postgres.padEnd(8)} ${uri}   ${metrics}`,
+    ...nodes.map(({ id, proxy, postgres, uri, metrics }) =>
+      postgres === null
+        ? `  node ${id}   witness ${proxy.padEnd(8)} ${metrics}`
+        : `  node ${id}   proxy ${proxy.padEnd(8)} PostgreSQL ${postgres.padEnd(8)} ${uri ?? ''}   ${metrics}`,
     ),
   ].join('\n');
 }

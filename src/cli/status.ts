@@ -40,8 +40,11 @@ function addresses(urls: readonly string[], { config, dir }: Options): string[] 
     return [`http://${['0.0.0.0', '::'].includes(admin.host) ? '127.0.0.1' : admin.host}:${admin.port}`];
   }
   if (dir === undefined) return [...urls];
-  const { nodes } = JSON.parse(readFileSync(join(dir, 'cluster.json'), 'utf8')) as { nodes: { metrics: string }[] };
-  return nodes.map(({ metrics }) => new URL('/', metrics).href);
+  const { nodes, witnesses } = JSON.parse(readFileSync(join(dir, 'cluster.json'), 'utf8')) as Record<
+    'nodes' | 'witnesses',
+    { metrics: string }[]
+  >;
+  return [...nodes, ...witnesses].map(({ metrics }) => new URL('/', metrics).href);
 }
 
 async function ask(url: string): Promise<{ url: string; status?: ClusterStatus; failure?: string }> {

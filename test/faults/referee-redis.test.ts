@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { generate } from 'selfsigned';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { checkReferee } from '../../src/cli/check/referee.ts';
 import { Prng } from '../../src/consensus/core/random.ts';
 import type { LogPosition, RefereeRequest } from '../../src/consensus/core/referee.ts';
 import { nameOf, RefereeConnection, type RefereeServer } from '../../src/consensus/referee/connection.ts';
@@ -136,6 +137,24 @@ describe('a Redis that will do', () => {
     }
   });
 
+  it('is found right by pgmm check, and what is wrong is told with its cure', async () => {
+    const settings = { url: redis.url, timeout: 1000, trustSettings: false };
+    expect(await checkReferee({ referee: settings })).toMatchObject([{ name: 'referee', status: 'ok' }]);
+    await redis.ask('CONFIG', 'SET', 'appendfsync', 'no');
+    try {
+      expect(await checkReferee({ referee: settings })).toMatchObject([
+        { status: 'failed', cure: 'redis-cli CONFIG SET appendfsync always, and CONFIG REWRITE to keep it.' },
+      ]);
+    } finally {
+      await redis.ask('CONFIG', 'SET', 'appendfsync', 'always');
+    }
+    const elsewhere = `redis://127.0.0.1:${await freePort()}`;
+    expect(await checkReferee({ referee: { ...settings, url: elsewhere } })).toMatchObject([
+      { status: 'warning', found: expect.stringContaining('ECONNREFUSED') as string },
+    ]);
+    expect(await checkReferee({})).toEqual([]);
+  });
+
   it('is refused once its settings are changed', async () => {
     await redis.ask('CONFIG', 'SET', 'appendfsync', 'everysec');
     try {
@@ -162,7 +181,7 @@ describe('a Redis that will not do', () => {
     [{ 'no-appendfsync-on-rewrite': 'yes' }, 'no-appendfsync-on-rewrite is yes'],
     [{ maxmemory: '100mb', 'maxmemory-policy': 'allkeys-lru' }, 'maxmemory-policy is allkeys-lru'],
     [{ 'cluster-enabled': 'yes' }, 'this is a node of a Redis Cluster'],
-    [{ requirepass: 'secret' }, 'referee.password_file'],
+    [{ requirepass: 'secret' }, 'NOAUTH'],
   ] as [Record<string, string>, string][])('with %o is refused: %s', async (settings, reason) => {
     redis = await TestRedis.start(settings);
     await expect(RefereeConnection.open(serverOf(redis))).rejects.toThrow(reason);
@@ -225,7 +244,10 @@ describe('a Redis with a password and TLS', () => {
       };
       await open({ password: 'pass word', caFile: cert });
       await open({ url: url.replace('//', '//default:pass%20word@'), caFile: cert });
-      await expect(open({ password: 'wrong', caFile: cert })).rejects.toThrow('referee.password_file');
+      await expect(open({ password: 'wrong', caFile: cert })).rejects.toMatchObject({
+        name: 'RefereeRefused',
+        cure: expect.stringContaining('referee.password_file') as string,
+      });
       await expect(open({ password: 'pass word' })).rejects.toThrow(/certificate/);
       expect(nameOf(url.replace('//', '//default:pass%20word@'))).toBe(`127.0.0.1:${tlsPort}/3`);
     } finally {

@@ -1,8 +1,5 @@
 /** Two nodes and a Redis with the third vote: each of the three dies, hangs, or forgets. */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import pg from 'pg';
-import { parse, stringify } from 'yaml';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ClusterStatus } from '../../src/admin/status.ts';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
@@ -20,14 +17,7 @@ describe('two nodes and a referee', () => {
 
   beforeAll(async () => {
     redis = await TestRedis.start();
-    cluster = await (await startCluster({ nodes: 2 })).ready();
-    for (const node of [1, 2]) {
-      await cluster.dev('kill', String(node), 'proxy');
-      const file = join(cluster.dir, `node${node}`, 'pgmm.yaml');
-      const config = parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
-      writeFileSync(file, stringify({ ...config, referee: { url: redis.url, timeout: '1s' } }));
-    }
-    for (const node of [1, 2]) await cluster.dev('start', String(node), 'proxy');
+    cluster = await (await startCluster({ nodes: 2, referee: redis.url })).ready();
     await everyoneIsBack();
     await write(1, 'CREATE TABLE t (id int PRIMARY KEY, node int)');
   });

@@ -17,6 +17,10 @@ const READY_TIMEOUT_MS = 180_000;
 
 export interface ClusterOptions {
   readonly nodes?: number;
+  /** One more node that only votes. */
+  readonly witness?: boolean;
+  /** The URL of a Redis with the third vote. */
+  readonly referee?: string;
   /** Stand-ins instead of proxies: they pass clients through to their PostgreSQL and do nothing else. */
   readonly stub?: boolean;
   readonly postgresBin?: string | undefined;
@@ -68,11 +72,13 @@ export class TestCluster {
 
   static async start(options: ClusterOptions = {}): Promise<TestCluster> {
     const nodes = options.nodes ?? 3;
-    const firstPort = options.firstPort ?? (await freeFirstPort(nodes));
+    const firstPort = options.firstPort ?? (await freeFirstPort(nodes + (options.witness === true ? 1 : 0)));
     const dir = options.dir ?? makeTempDir('cluster');
     const bin = options.postgresBin ?? process.env['PGMM_TEST_POSTGRES_BIN'];
     const args = ['dev', 'up', '--dir', dir, '--port', String(firstPort), '--nodes', String(nodes)];
     if (bin !== undefined) args.push('--postgres-bin', bin);
+    if (options.witness === true) args.push('--witness');
+    if (options.referee !== undefined) args.push('--referee', options.referee);
     if (options.relays === false) args.push('--no-relays');
     const stub = {
       PGMM_DEV_PROXY_COMMAND: JSON.stringify([process.execPath, ...TSX, inRoot('test/support/stub-proxy.ts')]),
@@ -113,6 +119,14 @@ export class TestCluster {
     const node = nodes.find((one) => one.id === id);
     if (node === undefined) throw new Error(`no node ${id} in ${text}`);
     return { ...node, postgresUri: `postgresql://postgres@127.0.0.1:${node.postgresPort}/postgres` };
+  }
+
+  /** Where the witness shows its state. */
+  get witnessStatus(): URL {
+    const { witnesses } = JSON.parse(readFileSync(new PlaygroundDirectory(this.dir).clusterFile, 'utf8')) as {
+      witnesses: { metrics: string }[];
+    };
+    return new URL('/status', witnesses[0].metrics);
   }
 
   /** What a node's proxy or PostgreSQL has logged. */

@@ -33,11 +33,12 @@ export type What = (typeof WHATS)[number];
 
 export interface NodeStatus {
   readonly id: number;
-  readonly uri: string;
+  /** Null for a witness, which has neither clients nor a PostgreSQL. */
+  readonly uri: string | null;
   readonly metrics: string;
-  readonly postgresPort: number;
+  readonly postgresPort: number | null;
   readonly proxy: ServiceState;
-  readonly postgres: ServiceState;
+  readonly postgres: ServiceState | null;
 }
 
 export interface PlaygroundStatus {

@@ -18,19 +18,19 @@ const COMMANDS = {
 const START_TIMEOUT_MS = 120_000;
 
 export interface NodeAddresses {
-  readonly uri: string;
+  readonly uri: string | null;
   readonly metrics: string;
 }
 
-/** One node: a PostgreSQL and the proxy beside it. */
+/** One node: a PostgreSQL and the proxy beside it; or a witness, which is a proxy alone. */
 export class DevNode {
   readonly id: number;
-  readonly postgres: PostgresServer;
+  readonly postgres: PostgresServer | undefined;
   readonly proxy: ProxyProcess;
   readonly addresses: NodeAddresses;
   #queue: Promise<unknown> = Promise.resolve();
 
-  constructor(id: number, postgres: PostgresServer, proxy: ProxyProcess, addresses: NodeAddresses) {
+  constructor(id: number, postgres: PostgresServer | undefined, proxy: ProxyProcess, addresses: NodeAddresses) {
     this.id = id;
     this.postgres = postgres;
     this.proxy = proxy;
@@ -39,7 +39,8 @@ export class DevNode {
 
   status(): NodeStatus {
     const { id, addresses, postgres, proxy } = this;
-    return { id, ...addresses, postgresPort: postgres.port, proxy: proxy.state, postgres: postgres.state };
+    const server = { postgresPort: postgres?.port ?? null, postgres: postgres?.state ?? null };
+    return { id, ...addresses, ...server, proxy: proxy.state };
   }
 
   /** Returns what was done, in words. Commands to one node run one after another; nodes don't wait for each other. */
@@ -76,9 +77,10 @@ export class DevNode {
       case 'proxy':
         return [this.proxy];
       case 'postgres':
+        if (this.postgres === undefined) throw new DevError(`node ${this.id} is a witness: it has no PostgreSQL`);
         return [this.postgres];
       case 'both':
-        return [this.postgres, this.proxy];
+        return this.postgres === undefined ? [this.proxy] : [this.postgres, this.proxy];
     }
   }
 }

@@ -10,12 +10,30 @@ const DEFAULT_NAME = 'pgmm-dev';
 
 /** What a playground is from one `up` to the next; the rest follows from it. */
 const settingsSchema = z.object({
+  /** Those that hold data. */
   nodes: z.number().int(),
+  /** Whether one more only votes. */
+  witness: z.boolean().default(false),
+  /** The URL of a Redis with the third vote. */
+  referee: z.string().optional(),
   port: z.number().int(),
   /** Shared by the proxies; made once, so that it is the same when the playground comes up again. */
   secret: z.string(),
 });
 export type PlaygroundSettings = z.output<typeof settingsSchema>;
+
+/** Undefined: as before, else the default. */
+export interface AskedSettings {
+  readonly nodes: number | undefined;
+  readonly port: number | undefined;
+  readonly witness?: boolean | undefined;
+  readonly referee?: string | undefined;
+}
+
+/** The numbers of all its nodes; a witness has the last. */
+export function nodeIds({ nodes, witness }: Pick<PlaygroundSettings, 'nodes' | 'witness'>): number[] {
+  return Array.from({ length: nodes + (witness ? 1 : 0) }, (_, index) => index + 1);
+}
 
 /** The files of a playground. */
 export class PlaygroundDirectory {
@@ -65,7 +83,7 @@ export class PlaygroundDirectory {
   }
 
   /** The settings to use: what is asked for, else what was used before, else the defaults. */
-  decideSettings(asked: { nodes: number | undefined; port: number | undefined }): PlaygroundSettings {
+  decideSettings(asked: AskedSettings): PlaygroundSettings {
     const before = this.settings();
     if (before !== undefined && asked.nodes !== undefined && asked.nodes !== before.nodes) {
       throw new DevError(
@@ -73,8 +91,15 @@ export class PlaygroundDirectory {
           'choose another --dir, or remove the directory to begin anew',
       );
     }
+    const nodes = before?.nodes ?? asked.nodes ?? 3;
+    const witness = (asked.witness ?? false) || (before?.witness ?? false);
+    const referee = asked.referee ?? before?.referee;
+    if (referee !== undefined && (nodes !== 2 || witness))
+      throw new DevError('a referee is for exactly two nodes and no witness: give --nodes 2, and not --witness');
     return {
-      nodes: before?.nodes ?? asked.nodes ?? 3,
+      nodes,
+      witness,
+      ...(referee !== undefined && { referee }),
       port: asked.port ?? before?.port ?? 6001,
       secret: before?.secret ?? randomBytes(32).toString('hex'),
     };

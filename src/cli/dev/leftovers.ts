@@ -18,9 +18,8 @@ export interface Leftover {
   readonly socketDir?: string | undefined;
 }
 
-const clusterSchema = z.object({
-  nodes: z.array(z.object({ id: z.number(), pids: z.object({ proxy: z.number().nullable() }) })),
-});
+const nodeSchema = z.object({ id: z.number(), pids: z.object({ proxy: z.number().nullable() }) });
+const clusterSchema = z.object({ nodes: z.array(nodeSchema), witnesses: z.array(nodeSchema).default([]) });
 
 /** A process counts only if its command line names this directory: numbers are used again. */
 export function findLeftovers(directory: PlaygroundDirectory, nodes: readonly number[]): Leftover[] {
@@ -79,8 +78,8 @@ function belonging(pid: number | null | undefined, path: string): ProcessRef | u
 
 function proxyPids(directory: PlaygroundDirectory): Map<number, number | null> {
   if (!existsSync(directory.clusterFile)) return new Map();
-  const { nodes } = clusterSchema.parse(JSON.parse(readFileSync(directory.clusterFile, 'utf8')));
-  return new Map(nodes.map(({ id, pids }) => [id, pids.proxy]));
+  const { nodes, witnesses } = clusterSchema.parse(JSON.parse(readFileSync(directory.clusterFile, 'utf8')));
+  return new Map([...nodes, ...witnesses].map(({ id, pids }) => [id, pids.proxy]));
 }
 
 /** postmaster.pid: the process on line 1, its socket directory on line 5. */

@@ -5,7 +5,7 @@ import { ControlServer, shortTempDirectory } from './control.ts';
 import type { PlaygroundStatus, Reply, Request } from './control.ts';
 import { DevError } from './dev-error.ts';
 import { DevNode } from './dev-node.ts';
-import { replaceFile } from './directory.ts';
+import { nodeIds, replaceFile } from './directory.ts';
 import type { PlaygroundDirectory, PlaygroundSettings } from './directory.ts';
 import { findLeftovers } from './leftovers.ts';
 import { HOST, PortPlan, assertPortsFree } from './ports.ts';
@@ -21,6 +21,10 @@ export interface PlaygroundOptions {
   readonly directory: PlaygroundDirectory;
   readonly nodes: number | undefined;
   readonly port: number | undefined;
+  /** One more node that only votes. */
+  readonly witness: boolean | undefined;
+  /** The URL of a Redis with the third vote of two nodes. */
+  readonly referee: string | undefined;
   readonly postgresBin: string | undefined;
   /** False: the nodes reach each other directly, which is quicker, and no partition can be made. */
   readonly relays: boolean;
@@ -53,10 +57,10 @@ export class Playground {
   #goingDown: Promise<void> | undefined;
 
   constructor(options: PlaygroundOptions) {
-    const { directory, nodes, port } = options;
+    const { directory, nodes, port, witness, referee } = options;
     this.#options = options;
-    this.#settings = directory.decideSettings({ nodes, port });
-    this.#ports = new PortPlan(this.#settings.port, this.#settings.nodes);
+    this.#settings = directory.decideSettings({ nodes, port, witness, referee });
+    this.#ports = new PortPlan(this.#settings.port, nodeIds(this.#settings).length);
     this.#ended = new Promise((resolve) => (this.#resolveEnded = resolve));
     this.#control = new ControlServer(directory, (request) => this.#handle(request));
   }
@@ -123,8 +127,9 @@ export class Playground {
     signal.throwIfAborted();
 
     const as = user === undefined ? '' : ` as user ${user.name}`;
-    say(`starting ${this.#nodes.length} PostgreSQL ${binaries.version} servers${as}, data in ${directory.path}`);
+    say(`starting ${this.#settings.nodes} PostgreSQL ${binaries.version} servers${as}, data in ${directory.path}`);
     await all(this.#nodes, async ({ id, postgres }) => {
+      if (postgres === undefined) return;
       await postgres.init(signal);
       await postgres.start(POSTGRES_START_TIMEOUT_MS, signal);
       say(`node ${id}: PostgreSQL accepts connections on port ${postgres.port}`);
@@ -133,10 +138,12 @@ export class Playground {
     await all(this.#nodes, async ({ id, proxy }) => {
       this.#writeConfig(id);
       await proxy.start(PROXY_START_TIMEOUT_MS, signal);
-      say(`node ${id}: the proxy listens on port ${this.#ports.client(id)}`);
+      const isWitness = id === this.#witness;
+      say(`node ${id}: ${isWitness ? 'the witness runs' : `the proxy listens on port ${this.#ports.client(id)}`}`);
       this.#publish();
     });
-    await all(this.#nodes, async ({ id, proxy }) => {
+    await all(this.#nodes, async ({ id, proxy, postgres }) => {
+      if (postgres === undefined) return;
       await proxy.writable(JOIN_TIMEOUT_MS, signal);
       say(`node ${id}: takes writes`);
     });
@@ -144,10 +151,39 @@ export class Playground {
     this.#phase = 'up';
   }
 
+  /** The node that only votes. */
+  get #witness(): number | undefined {
+    return this.#settings.witness ? this.#ports.ids.at(-1) : undefined;
+  }
+
   #node(id: number, binaries: PostgresBinaries): DevNode {
-    const { directory, user, proxyCommand, say } = this.#options;
+    const { proxyCommand, say, directory } = this.#options;
     const files = directory.node(id);
-    const postgres = new PostgresServer({
+    const postgres = id === this.#witness ? undefined : this.#server(id, binaries);
+    const proxy = new ProxyProcess({
+      name: postgres === undefined ? `node ${id}, the witness,` : `node ${id}'s proxy`,
+      command: proxyCommand,
+      configFile: files.config,
+      logFile: files.proxyLog,
+      adminPort: this.#ports.admin(id),
+    });
+    for (const service of postgres === undefined ? [proxy] : [postgres, proxy]) {
+      service.onUnexpectedEnd = (how, logTail) => {
+        say(`${service.name} ended unexpectedly (${how}); the rest goes on. Its log ${service.logFile} ends:`);
+        for (const line of logTail.split('\n')) say(`    ${line}`);
+        this.#publish();
+      };
+    }
+    return new DevNode(id, postgres, proxy, {
+      uri: postgres === undefined ? null : `postgresql://postgres@${HOST}:${this.#ports.client(id)}/postgres`,
+      metrics: `http://${HOST}:${this.#ports.admin(id)}/metrics`,
+    });
+  }
+
+  #server(id: number, binaries: PostgresBinaries): PostgresServer {
+    const { directory, user } = this.#options;
+    const files = directory.node(id);
+    return new PostgresServer({
       name: `node ${id}'s PostgreSQL`,
       binaries,
       user,
@@ -156,24 +192,6 @@ export class Playground {
       port: this.#ports.postgres(id),
       socketDir: this.#socketDir,
       settings: nodeSettings(binaries.major),
-    });
-    const proxy = new ProxyProcess({
-      name: `node ${id}'s proxy`,
-      command: proxyCommand,
-      configFile: files.config,
-      logFile: files.proxyLog,
-      adminPort: this.#ports.admin(id),
-    });
-    for (const service of [postgres, proxy]) {
-      service.onUnexpectedEnd = (how, logTail) => {
-        say(`${service.name} ended unexpectedly (${how}); the rest goes on. Its log ${service.logFile} ends:`);
-        for (const line of logTail.split('\n')) say(`    ${line}`);
-        this.#publish();
-      };
-    }
-    return new DevNode(id, postgres, proxy, {
-      uri: `postgresql://postgres@${HOST}:${this.#ports.client(id)}/postgres`,
-      metrics: `http://${HOST}:${this.#ports.admin(id)}/metrics`,
     });
   }
 
@@ -187,19 +205,23 @@ export class Playground {
       dataDir: proxyData,
       postgresHost: this.#socketDir ?? HOST,
       relays,
+      witness: this.#witness,
+      referee: this.#settings.referee,
     });
     replaceFile(config, text, 0o600);
   }
 
   /** For whoever watches from outside: addresses and process numbers as they are now. */
   #publish(): void {
-    const nodes = this.#nodes.map(({ id, addresses, postgres, proxy }) => ({
-      id,
-      ...addresses,
-      postgresPort: postgres.port,
-      pids: { proxy: proxy.pid, postgres: postgres.pid },
-    }));
-    replaceFile(this.#options.directory.clusterFile, `${JSON.stringify({ nodes }, null, 2)}\n`);
+    const nodes = this.#nodes.flatMap(({ id, addresses, postgres, proxy }) =>
+      postgres === undefined
+        ? []
+        : [{ id, ...addresses, postgresPort: postgres.port, pids: { proxy: proxy.pid, postgres: postgres.pid } }],
+    );
+    const witnesses = this.#nodes
+      .filter(({ postgres }) => postgres === undefined)
+      .map(({ id, addresses, proxy }) => ({ id, metrics: addresses.metrics, pids: { proxy: proxy.pid } }));
+    replaceFile(this.#options.directory.clusterFile, `${JSON.stringify({ nodes, witnesses }, null, 2)}\n`);
   }
 
   async #handle(request: Request): Promise<Reply> {
@@ -267,7 +289,7 @@ export class Playground {
     };
     await each(({ proxy }) => proxy.stop(this.#hurry.signal));
     await this.#mesh.close();
-    await each(({ postgres }) => postgres.stop(this.#hurry.signal));
+    await each(async ({ postgres }) => await postgres?.stop(this.#hurry.signal));
     if (this.#nodes.length > 0) this.#publish();
     if (this.#socketDir !== undefined) rmSync(this.#socketDir, { recursive: true, force: true });
     // Not awaited here: the one who asked for this may be waiting for its answer, and closing waits for that.

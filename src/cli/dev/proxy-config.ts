@@ -11,10 +11,15 @@ export interface ProxyConfigInput {
   readonly postgresHost: string;
   /** False: the nodes reach each other directly. */
   readonly relays: boolean;
+  /** The node that only votes. */
+  readonly witness?: number | undefined;
+  /** The URL of a Redis with the third vote. */
+  readonly referee?: string | undefined;
 }
 
 /** The text of one proxy's configuration file: its own addresses are direct, the others' lead through its relays. */
-export function proxyConfig({ node, ports, secret, dataDir, postgresHost, relays }: ProxyConfigInput): string {
+export function proxyConfig(input: ProxyConfigInput): string {
+  const { node, ports, secret, dataDir, postgresHost, relays, witness, referee } = input;
   const address = (to: number, service: Service): { host: string; port: number } => ({
     host: HOST,
     port: to === node || !relays ? ports.of(service, to) : ports.relay(node, to, service),
@@ -23,17 +28,19 @@ export function proxyConfig({ node, ports, secret, dataDir, postgresHost, relays
     node,
     cluster: { name: 'dev', secret },
     data_dir: dataDir,
-    listen: { host: HOST, port: ports.client(node) },
+    ...(node !== witness && { listen: { host: HOST, port: ports.client(node) } }),
     peer_listen: { host: HOST, port: ports.peer(node) },
     admin: { host: HOST, port: ports.admin(node) },
-    postgres: { host: postgresHost, port: ports.postgres(node), user: 'postgres', database: 'postgres' },
-    databases: ['postgres'],
+    ...(node !== witness && {
+      postgres: { host: postgresHost, port: ports.postgres(node), user: 'postgres', database: 'postgres' },
+      databases: ['postgres'],
+    }),
     nodes: ports.ids.map((id) => ({
       id,
       peer: address(id, 'peer'),
-      postgres: address(id, 'postgres'),
-      client: address(id, 'client'),
+      ...(id === witness ? { witness: true } : { postgres: address(id, 'postgres'), client: address(id, 'client') }),
     })),
+    ...(referee !== undefined && { referee }),
   };
   return `# Written by \`pgmm dev up\` at each start.\n${stringify(config)}`;
 }

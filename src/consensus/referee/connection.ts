@@ -53,8 +53,13 @@ export class RefereeConnection {
       await connection.examine(false);
       return connection;
     } catch (error) {
-      connection.close((error as Error).message);
-      throw error;
+      const { message } = error as Error;
+      connection.close(message);
+      if (!/^(WRONGPASS|NOAUTH|NOPERM|ERR invalid password|ERR AUTH)/.test(message)) throw error;
+      throw new RefereeRefused({
+        reason: message,
+        cure: 'Correct the user or password in referee.url, or referee.password_file.',
+      });
     }
   }
 
@@ -147,10 +152,7 @@ export class RefereeConnection {
 }
 
 function explain({ message }: Error, timeout: number): string {
-  if (message === 'Command timed out') return `no answer within referee.timeout (${timeout} ms)`;
-  if (/^(WRONGPASS|NOAUTH|ERR invalid password|ERR AUTH)/.test(message))
-    return `${message} (user and password: in referee.url, or referee.password_file)`;
-  return message;
+  return message === 'Command timed out' ? `no answer within referee.timeout (${timeout} ms)` : message;
 }
 
 function optionsOf({ url, password, caFile, timeout }: RefereeServer): RedisOptions {

@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { PlaygroundDirectory, defaultDirectory, replaceFile } from '../../../src/cli/dev/directory.ts';
+import { PlaygroundDirectory, defaultDirectory, nodeIds, replaceFile } from '../../../src/cli/dev/directory.ts';
 import { runUser } from '../../../src/cli/dev/run-user.ts';
 import { makeTempDir, removeTempDir } from '../../support/temp-dir.ts';
 
@@ -25,8 +25,18 @@ describe("a playground's directory", () => {
 
   it('refuses another number of nodes than its data is for', () => {
     const directory = new PlaygroundDirectory(temp);
-    directory.saveSettings({ nodes: 3, port: 6001, secret: 'x' });
+    directory.saveSettings({ nodes: 3, witness: false, port: 6001, secret: 'x' });
     expect(() => directory.decideSettings({ nodes: 5, port: undefined })).toThrow('holds a playground of 3 nodes');
+  });
+
+  it('keeps the third vote, of which there is one', () => {
+    const directory = new PlaygroundDirectory(temp);
+    const asked = { nodes: 2, port: undefined };
+    const first = directory.decideSettings({ ...asked, referee: 'redis://h' });
+    directory.saveSettings(first);
+    expect(directory.decideSettings(asked)).toEqual(first);
+    expect(() => directory.decideSettings({ ...asked, witness: true })).toThrow('exactly two nodes and no witness');
+    expect(nodeIds({ nodes: 2, witness: true })).toEqual([1, 2, 3]);
   });
 
   it('says which file is damaged', () => {

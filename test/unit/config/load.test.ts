@@ -161,3 +161,57 @@ session:
     expect(() => loadConfig('/nowhere/pgmm.yaml')).toThrow("/nowhere/pgmm.yaml:1:1: can't be read: no such file");
   });
 });
+
+describe('a referee', () => {
+  const refereeOf = (more: string) =>
+    parseConfig(`${MINIMAL}${more}`, '/etc/pgmm/pgmm.yaml', () => 'pass word\n').referee;
+
+  it('is a URL, or a group with one', () => {
+    const plain = { url: 'redis://h', timeout: 1000, trustSettings: false };
+    expect(refereeOf('referee: redis://h\n')).toEqual(plain);
+    expect(refereeOf('referee: { url: redis://h }\n')).toEqual(plain);
+    expect(
+      refereeOf(
+        'referee: { url: rediss://u@h:1/2, password_file: p, ca_file: ca, timeout: 200ms, trust_settings: true }\n',
+      ),
+    ).toEqual({
+      ...{ url: 'rediss://u@h:1/2', password: 'pass word', caFile: '/etc/pgmm/ca', timeout: 200, trustSettings: true },
+    });
+    expect(parseConfig(MINIMAL, 'f')).not.toHaveProperty('referee');
+  });
+
+  const URL_FORM = 'expected redis://[user:password@]host[:port][/database], or rediss:// for TLS';
+
+  it.each([
+    ['referee: http://h', `pgmm.yaml:8:1: referee.url: ${URL_FORM}`],
+    ['referee: redis://u:secret@h/x', `pgmm.yaml:8:1: referee.url: ${URL_FORM}`],
+    [
+      'referee: redis+sentinel://h',
+      `pgmm.yaml:8:1: referee.url: ${URL_FORM}: a Redis Sentinel or Cluster would lose votes in a failover`,
+    ],
+    ['referee: { timeout: 1s }', `pgmm.yaml:8:1: referee.url: is required: ${URL_FORM}`],
+    [
+      'referee: { url: redis://h, passwordfile: x }',
+      'pgmm.yaml:8:28: referee.passwordfile: is not a setting: did you mean password_file?',
+    ],
+    [
+      'referee: { url: redis://:a@h, password_file: x }',
+      'pgmm.yaml:8:46: referee.password_file: expected a password here or in url, got both',
+    ],
+    [
+      'referee: { url: redis://h, ca_file: x }',
+      'pgmm.yaml:8:37: referee.ca_file: expected a url that begins with rediss:// for TLS',
+    ],
+  ])('%s is wrong', (text, problem) => {
+    expect(problemsOf(`${MINIMAL}${text}\n`)).toContain(problem);
+  });
+
+  it.each([
+    ['  - { id: 3, peer: { host: c, port: 6433 } }', '3'],
+    ['  - { id: 3, peer: { host: c, port: 6433 }, witness: true }', 'a witness among them'],
+  ])('is for two nodes that hold data: not with %s', (node, found) => {
+    expect(problemsOf(`${MINIMAL}${node}\nreferee: redis://h\n`)).toEqual([
+      `pgmm.yaml:9:10: referee: expected exactly two nodes, both with data, got ${found}`,
+    ]);
+  });
+});
