@@ -124,7 +124,7 @@ export function decisionLog(raft: RaftNode, referee?: Referee): DecisionLog {
       return answer.accepted ? answer.index : undefined;
     },
     receive: (from, message) => {
-      if (message.type === 'appendAccepted' || message.type === 'heartbeatReply') referee?.heardPeer();
+      referee?.heardPeer(message);
       raft.receive(from, message);
     },
   };

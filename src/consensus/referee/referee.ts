@@ -9,7 +9,8 @@ import {
   type LogPosition,
   type RefereeRequest,
 } from '../core/referee.ts';
-import type { LogIndex, NodeId } from '../../runtime/ids.ts';
+import { ToldPosition } from '../core/told-position.ts';
+import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { nameOf, RefereeConnection, RefereeRefused, type RefereeServer } from './connection.ts';
 import { MemoryFile, NOTHING_REMEMBERED } from './memory-file.ts';
@@ -57,7 +58,7 @@ const EXAMINE_EVERY = 10;
 const RECONNECT_DELAY = 500;
 /** Setting up takes three steps at most. */
 const MAX_STEPS = 5;
-/** Of an election timeout: how long a leader keeps candidates away, and how long the other node may be silent before the referee is needed. */
+/** Of an election timeout: how long a leader keeps candidates away, and how long the other node may be silent or behind before the referee is needed. */
 const LEASE = 0.9;
 const PEER_SILENCE = 0.6;
 
@@ -73,13 +74,12 @@ export class Referee {
   #seen: RefereeMemory;
   #active: Active | undefined;
   #status: RefereeStatus;
-  #stored: DurableEntry = { term: 0, index: 0 as LogIndex };
+  readonly #told: ToldPosition;
   /** The newest term that this node leads or led, and its highest round. */
   #leading: { readonly term: number; readonly round: number } | undefined;
   /** Something is to be said to the referee; and an answer is being waited for. One at a time: what comes meanwhile goes together. */
   #due = false;
   #busy = false;
-  #heardPeer = -Infinity;
   #stopped = false;
   #running: Promise<void> | undefined;
   #wake: () => void = () => undefined;
@@ -89,6 +89,7 @@ export class Referee {
     this.#options = options;
     this.#file = new MemoryFile(directory);
     this.#seen = this.#file.current;
+    this.#told = new ToldPosition(PEER_SILENCE * options.electionTimeout);
     this.#key = `pgmm:${cluster.name}:referee`;
     const nodes = [self, other].sort((a, b) => a - b).join();
     // So that another cluster of the same name is told from this one.
@@ -118,7 +119,8 @@ export class Referee {
 
   /** A message of this node's Raft core to the referee. */
   send(message: Message): void {
-    const request = requestOf(message, this.#stored);
+    const now = performance.now();
+    const request = requestOf(message, this.#told.at(now));
     if (request === null) return;
     if (request.op !== 'lead') {
       void this.#ask(request);
@@ -127,22 +129,20 @@ export class Referee {
     const { term, round } = request;
     this.#leading = { term, round: this.#leading?.term === term ? Math.max(this.#leading.round, round) : round };
     // While the other node answers, it and this one are a majority: once per heartbeat is enough to keep the referee up to date.
-    if (message.type === 'heartbeat' || !this.#peerAnswers) this.#tell();
+    if (message.type === 'heartbeat' || !this.#told.peerKeepsUp(now)) this.#tell();
   }
 
   /** This node's disk has entries up to this one. */
   stored(entry: DurableEntry): void {
-    this.#stored = entry;
-    if (this.#leading?.term === entry.term && !this.#peerAnswers) this.#tell();
+    const now = performance.now();
+    this.#told.stored(entry, now);
+    if (this.#leading?.term === entry.term && !this.#told.peerKeepsUp(now)) this.#tell();
   }
 
-  /** The other node has answered this one as its leader. */
-  heardPeer(): void {
-    this.#heardPeer = performance.now();
-  }
-
-  get #peerAnswers(): boolean {
-    return performance.now() - this.#heardPeer < PEER_SILENCE * this.#options.electionTimeout;
+  /** What the other node says to this one. */
+  heardPeer(message: Message): void {
+    if (message.type === 'appendAccepted') this.#told.accepted(message.term, message.match, performance.now());
+    else if (message.type === 'heartbeatReply') this.#told.heard(performance.now());
   }
 
   #tell(): void {
@@ -154,7 +154,7 @@ export class Referee {
     this.#busy = true;
     while (this.#due && this.#active !== undefined && this.#leading !== undefined) {
       this.#due = false;
-      await this.#ask(lead(this.#leading.term, this.#stored, this.#leading.round));
+      await this.#ask(lead(this.#leading.term, this.#told.at(performance.now()), this.#leading.round));
     }
     this.#busy = false;
   }
