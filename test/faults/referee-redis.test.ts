@@ -212,9 +212,12 @@ describe('a Redis that will not do', () => {
       await expect(RefereeConnection.open(serverOf(sentinel))).rejects.toThrow('this is a Redis Sentinel');
       const master = redis;
       await expect
-        .poll(() => RefereeConnection.open(serverOf(master)).then(String, (error: Error) => error.message), {
-          timeout: 30_000,
-        })
+        .poll(
+          () => RefereeConnection.open(serverOf(master)).then(String, (error: unknown) => (error as Error).message),
+          {
+            timeout: 30_000,
+          },
+        )
         .toContain('a Redis Sentinel watches this server');
     } finally {
       rmSync(dir, { recursive: true });

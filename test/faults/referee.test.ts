@@ -127,7 +127,9 @@ describe('two nodes and a referee', () => {
       await refuses(survivor);
       await waitFor('it says why', async () => (await refereeOf(survivor))?.state === 'waiting', PATIENCE);
     });
-    await without(2, async (survivor) => void (await goesOn(survivor)));
+    await without(2, async (survivor) => {
+      await goesOn(survivor);
+    });
     await expectEqual();
   });
 
