@@ -70,6 +70,7 @@ export class Metrics {
   /** 1 while the referee votes; `server` is set where there is one. */
   readonly refereeUp: Gauge<'server'>;
   readonly refereeSeconds: Histogram;
+  readonly waitingForTurn: Gauge;
   readonly catchUpRemaining: Gauge;
   readonly catchUpSeconds: Gauge;
 
@@ -131,6 +132,10 @@ export class Metrics {
 
     this.refereeUp = gauge('referee_up', '1 if the referee of two nodes votes, as this node sees it.', ['server']);
     this.refereeSeconds = histogram('referee_seconds', 'Time that the referee took to answer.', LATENCY);
+    this.waitingForTurn = gauge(
+      'waiting_for_turn',
+      'Clients that lost a conflict and wait for their turn to try again.',
+    );
     this.catchUpRemaining = gauge('catch_up_entries', 'Entries of the log that a returning node has yet to commit.');
     this.catchUpSeconds = gauge(
       'catch_up_seconds',

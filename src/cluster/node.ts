@@ -1,12 +1,13 @@
 import { performance } from 'node:perf_hooks';
 import { formatGid, parseGid } from '../commit/gid.ts';
+import { Turns, type Turn } from '../commit/turns.ts';
 import { decodeCommand, decodeSnapshot, encodeCommand } from '../commit/log-codec.ts';
 import * as reports from '../commit/core/reports.ts';
 import type { ErrorReport, LogCommand } from '../commit/core/types.ts';
 import type { Message } from '../consensus/core/messages.ts';
 import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
 import { PgError } from '../runtime/errors.ts';
-import { HybridClock } from '../runtime/hybrid-clock.ts';
+import { HybridClock, STEPS } from '../runtime/hybrid-clock.ts';
 import { faultPoint } from '../runtime/fault-points.ts';
 import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
@@ -43,6 +44,8 @@ export interface ClusterNodeOptions {
   readonly refuseReads: boolean;
   /** How long one piece of a large transaction may take, in milliseconds. */
   readonly fetchTimeout: number;
+  /** How long a client that lost a conflict may wait for its turn to try again, in milliseconds. */
+  readonly retryPatience: number;
   readonly log: Logger;
   readonly observer: ClusterObserver;
 }
@@ -77,6 +80,8 @@ interface OwnCommit {
 
 /** Milliseconds between two signs of life of one replay. */
 const PROGRESS_INTERVAL = 1000;
+/** Steps of the clock for which a transaction that lost a conflict lends its priority to those that follow it. */
+const SENIORITY = 30_000 * STEPS;
 
 /**
  * Drives the node core in production: turns what sockets, PostgreSQL and the Raft driver report into its events, and carries
@@ -85,6 +90,7 @@ const PROGRESS_INTERVAL = 1000;
 export class ClusterNode implements Commits {
   readonly core: NodeCore;
   readonly clock: HybridClock;
+  readonly turns: Turns;
   readonly #options: ClusterNodeOptions;
   readonly #own = new Map<Gid, OwnCommit>();
   readonly #sources = new Map<Gid, ChangeSource>();
@@ -109,6 +115,7 @@ export class ClusterNode implements Commits {
     this.#options = options;
     this.core = new NodeCore(options.settings, undefined, options.lastIndex);
     this.clock = new HybridClock(Date.now);
+    this.turns = new Turns(options.retryPatience);
     this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);
   }
 
@@ -384,16 +391,23 @@ export class ClusterNode implements Commits {
     return reason === undefined ? undefined : toPgError(reports.notReadable(reason, this.#options.settings.self));
   }
 
-  allocate(): Gid {
+  allocate(_database: string, senior?: Gid): Gid {
     const { cluster, settings } = this.#options;
     this.#sequence += 1;
+    const now = this.clock.next();
+    const seniority = senior === undefined ? undefined : parseGid(senior)?.clock;
     return formatGid({
       cluster,
       node: settings.self,
       epoch: this.core.epoch,
       sequence: this.#sequence,
-      clock: this.clock.next(),
+      clock: seniority !== undefined && now - seniority < SENIORITY ? seniority : now,
     });
+  }
+
+  turn(senior: Gid, wake: () => void): Turn | undefined {
+    const clock = parseGid(senior)?.clock ?? 0;
+    return this.clock.last - clock < SENIORITY ? this.turns.enter(senior, wake) : undefined;
   }
 
   reveal(gid: Gid): void {

@@ -1,3 +1,4 @@
+import { STEPS } from '../runtime/hybrid-clock.ts';
 import type { Epoch, Gid, NodeId } from '../runtime/ids.ts';
 
 /**
@@ -32,7 +33,26 @@ export function parseGid(text: string): GidParts | undefined {
   return { cluster: fields[1], node: node as NodeId, epoch: epoch as Epoch, sequence, clock };
 }
 
-/** Negative when `a` is the older and so wins against `b`. Total: no two transactions compare equal. */
+/**
+ * Negative when `a` is the older and so wins against `b`. Total: no two transactions compare equal. Those that waited for one row on several nodes
+ * go on in the same millisecond, when it is committed everywhere; so that it isn't always the same node that wins then, the order of nodes is drawn
+ * by lot for each millisecond.
+ */
 export function comparePriority(a: GidParts, b: GidParts): number {
-  return a.clock - b.clock || a.node - b.node || a.epoch - b.epoch || a.sequence - b.sequence;
+  const [x, y] = [Math.floor(a.clock / STEPS), Math.floor(b.clock / STEPS)];
+  return (
+    x - y ||
+    drawLot(x, a.node) - drawLot(y, b.node) ||
+    a.node - b.node ||
+    a.clock - b.clock ||
+    a.epoch - b.epoch ||
+    a.sequence - b.sequence
+  );
+}
+
+/** A number of 32 bits that follows from both (the finalizer of MurmurHash3). */
+function drawLot(millisecond: number, node: NodeId): number {
+  let hash = Math.imul((millisecond % 2 ** 32) ^ Math.imul(node, 0x9e3779b1), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
 }

@@ -31,7 +31,8 @@ export const DEFAULTS = {
    * per table and kind of change, on every session. Waiting: a replay rarely takes 10 ms unless something blocks it, and a
    * client that holds the row meanwhile may yet commit; at 3 ms some clients lose a hot row a hundred times in a row.
    */
-  apply: { sessions: 8, statement_cache: 200, conflict_check_after: '10ms' },
+  apply: { sessions: 8, statement_cache: 200, conflict_check_after: '2ms' },
+  conflicts: { retry_patience: '2s' },
   spool: { memory: '64MB', inline: '256kB' },
   /** Room to grow to sixteen nodes without touching a sequence again; a smallint sequence keeps 2,047 values a node. */
   sequences: { stride: 16 },

@@ -99,6 +99,9 @@ export const configSchema = group({
     statement_cache: integer(0, 100_000).default(DEFAULTS.apply.statement_cache),
     conflict_check_after: duration('1ms', '1min').prefault(DEFAULTS.apply.conflict_check_after),
   }).prefault({}),
+  conflicts: group({
+    retry_patience: duration('0s', '1min').prefault(DEFAULTS.conflicts.retry_patience),
+  }).prefault({}),
   spool: group({
     memory: size('1MB', '1024GB').prefault(DEFAULTS.spool.memory),
     inline: size('1kB', '1GB').prefault(DEFAULTS.spool.inline),

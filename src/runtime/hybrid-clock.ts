@@ -1,5 +1,5 @@
 /** Counter steps within one millisecond; readings stay exact integers (below 2^53) until the year 2248. */
-const STEPS = 1024;
+export const STEPS = 1024;
 
 /**
  * A hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014): as near to the wall clock as it can be, never

@@ -1,3 +1,4 @@
+import type { Turn, TurnEnd } from '../commit/turns.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { Gid } from '../runtime/ids.ts';
 import { PgError } from '../runtime/errors.ts';
@@ -95,6 +96,9 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
+  /** The first transaction of this client that lost a conflict since its last commit. */
+  #senior: Gid | undefined;
+  #turn: Turn | undefined;
   /** The client has asked for its name. */
   revealed = false;
 
@@ -149,8 +153,32 @@ export class Context implements ContextParts {
   }
 
   transactionName(): Gid {
-    this.gid ??= this.commits.allocate(this.database);
+    this.gid ??= this.commits.allocate(this.database, this.#senior);
     return this.gid;
+  }
+
+  /** The transaction in progress lost a conflict, which counts for the client's next ones. */
+  noteLoss(): void {
+    this.#senior ??= this.transactionName();
+    this.endTurn('lost');
+  }
+
+  noteCommit(): void {
+    this.#senior = undefined;
+    this.endTurn('committed');
+  }
+
+  /** Before a transaction of a client that lost its last one. Undefined where there is nothing to wait for. */
+  takeTurn(): Turn | undefined {
+    if (this.#senior === undefined || this.#turn !== undefined) return undefined;
+    this.#turn = this.commits.turn(this.#senior, this.wake);
+    if (this.#turn === undefined) this.#senior = undefined;
+    return this.#turn;
+  }
+
+  endTurn(how: TurnEnd): void {
+    this.#turn?.end(how);
+    this.#turn = undefined;
   }
 
   sendError(error: PgError): void {

@@ -328,7 +328,7 @@ export class Dispatcher {
 }
 
 /** Begins something that the server answers. */
-function isStatement(type: number): boolean {
+export function isStatement(type: number): boolean {
   return type === Frontend.query || type === Frontend.functionCall || isExtended(type);
 }
 

@@ -2,11 +2,12 @@ import { PgError } from '../runtime/errors.ts';
 import { editError, errorResponse, readError } from '../wire/backend-messages.ts';
 import { Frontend } from '../wire/codes.ts';
 import { ClientStream } from '../wire/client-stream.ts';
+import type { Turn } from '../commit/turns.ts';
 import type { Classifier } from '../sql/classifier.ts';
 import { Context } from './context.ts';
 import type { Procedure, SessionHooks } from './context.ts';
 import { COPY_FAIL } from './injected.ts';
-import { Dispatcher } from './dispatch.ts';
+import { Dispatcher, isStatement } from './dispatch.ts';
 import { Outbox } from './outbox.ts';
 import type { Commits, ConflictVictim, DdlAnnouncer } from './ports.ts';
 import { Batch } from './procedures/batch.ts';
@@ -51,6 +52,8 @@ export class Engine implements ConflictVictim {
   readonly #dispatcher: Dispatcher;
   #procedure: Procedure | undefined;
   #retry: PassSegment | undefined;
+  /** Of those who lost a conflict, it is this client's turn, and its message has not been taken yet. */
+  #hasTurn = false;
   #pumping = false;
   /** The server got something else for the rest of a CopyData message. */
   #restIsDropped = false;
@@ -131,6 +134,7 @@ export class Engine implements ConflictVictim {
 
   /** Both connections are gone. What is being committed is the coordinator's already. */
   closed(): void {
+    this.#context.endTurn('other');
     this.#context.forgetTransaction();
   }
 
@@ -188,9 +192,26 @@ export class Engine implements ConflictVictim {
     this.#procedure = this.#ownBusiness();
     if (this.#procedure !== undefined) return true;
     if (this.#context.cancel?.done === false) return false;
+    if (!this.#hasTurn && this.#beginsSomething) {
+      const turn = this.#context.takeTurn();
+      if (turn !== undefined) {
+        this.#hasTurn = true;
+        this.#procedure = granted(turn);
+        return true;
+      }
+    }
     const next = this.#dispatcher.next();
+    if (next !== 'wait') this.#hasTurn = false;
     if (typeof next === 'object') this.#procedure = next;
     return next !== 'wait';
+  }
+
+  /** The client's next message begins a transaction, implicit or not. */
+  get #beginsSomething(): boolean {
+    const { queue, open, status } = this.#link;
+    if (status !== 'I' || queue.length > 0 || open !== undefined) return false;
+    const type = this.#stream.peek();
+    return type !== undefined && isStatement(type);
   }
 
   /** What comes of a CopyData message that was passed on in part, whatever has happened meanwhile. */
@@ -213,6 +234,7 @@ export class Engine implements ConflictVictim {
     if (queue.length > 0) return undefined;
     if (this.#link.status === 'I') {
       context.doomed = undefined;
+      if (!this.#hasTurn) context.endTurn('other');
       if (context.revealed) context.forgetTransaction();
     }
     const retry = this.#retry;
@@ -274,6 +296,10 @@ export class Engine implements ConflictVictim {
       H: 'The statement was taken for a read, but it writes. It is known now: repeat it, or run it in a transaction block.',
     });
   }
+}
+
+function* granted(turn: Turn): Procedure {
+  while (!turn.granted) yield;
 }
 
 const COMMIT_INSIDE_HINT =

@@ -1,4 +1,5 @@
 import type { PgError } from '../runtime/errors.ts';
+import type { Turn } from '../commit/turns.ts';
 import type { Gid, LogIndex } from '../runtime/ids.ts';
 
 /**
@@ -31,8 +32,17 @@ export interface Commits {
   refusal(): PgError | undefined;
   /** Undefined when this node may answer reads now; otherwise why not, ready to be sent. Asked before every message: must cost nothing. */
   readRefusal(): PgError | undefined;
-  /** Names a transaction that is about to be asked whether it wrote. A name that is not used after all costs nothing. */
-  allocate(database: string): Gid;
+  /**
+   * Names a transaction that is about to be asked whether it wrote. A name that is not used after all costs nothing.
+   * `senior`: the name under which this session lost a conflict and has not committed since. Its priority is kept, so that who retries
+   * wins in the end (as in wound-wait: Rosenkrantz, Stearns, Lewis, 1978).
+   */
+  allocate(database: string, senior?: Gid): Gid;
+  /**
+   * A client that lost a conflict is about to try again: when `granted`, its transaction may begin (commit/turns.ts). `wake` is called when that comes
+   * later. Undefined when the loss is too long ago to count.
+   */
+  turn(senior: Gid, wake: () => void): Turn | undefined;
   /** The client has been told this name: until the transaction begins to commit, or `withdraw`, it counts as under way. */
   reveal(gid: Gid): void;
   withdraw(gid: Gid): void;

@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type pg from 'pg';
+import { Turns, type Turn, type TurnEnd } from '../../src/commit/turns.ts';
+import type { Gid } from '../../src/runtime/ids.ts';
 import { PgError } from '../../src/runtime/errors.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { startSessionProxy } from './session-proxy.ts';
@@ -26,6 +28,7 @@ describe('a client whose transaction is in the way of another node', () => {
     await admin.query('TRUNCATE t; INSERT INTO t VALUES (1, 0), (2, 0)');
     proxy.commits.prepared.length = 0;
     proxy.commits.decide = () => Promise.resolve(undefined);
+    proxy.commits.turns = new Turns(60_000);
   });
 
   async function connect(): Promise<{ client: pg.Client; lose: () => void }> {
@@ -61,6 +64,90 @@ describe('a client whose transaction is in the way of another node', () => {
     await client.query('ROLLBACK');
     await client.query('UPDATE t SET b = 2 WHERE a = 1');
     expect(proxy.commits.prepared).toHaveLength(1);
+  });
+
+  it('keeps the priority of the first transaction that lost until one commits', async () => {
+    const { client, lose } = await connect();
+    const { commits } = proxy;
+    const seniors = () => commits.prepared.map((gid) => commits.seniors.get(gid));
+    const error = new PgError('40001', 'lost against node 2');
+    await client.query('BEGIN');
+    await client.query('UPDATE t SET b = 1 WHERE a = 1');
+    lose();
+    await expect(client.query('COMMIT')).rejects.toMatchObject({ code: '40001' });
+    commits.decide = () => Promise.resolve({ type: 'aborted', error });
+    await expect(client.query('UPDATE t SET b = 1 WHERE a = 1')).rejects.toMatchObject({ code: '40001' });
+    await expect(client.query('UPDATE t SET b = 1 WHERE a = 1')).rejects.toMatchObject({ code: '40001' });
+    commits.decide = () => Promise.resolve(undefined);
+    await client.query('UPDATE t SET b = 1 WHERE a = 1');
+    await client.query('UPDATE t SET b = 1 WHERE a = 1');
+    const [first, ...others] = seniors();
+    expect(first).toBeDefined();
+    expect(others).toEqual([first, first, undefined]);
+  });
+
+  it('waits for its turn to try again, and tells how that ended', async () => {
+    const { client } = await connect();
+    const { commits } = proxy;
+    const turns: { senior: Gid; grant: () => void; ends: TurnEnd[] }[] = [];
+    commits.turns = {
+      enter: (senior, wake) => {
+        const turn = { granted: false, end: (how: TurnEnd) => void ends.push(how) };
+        const ends: TurnEnd[] = [];
+        const grant = () => {
+          turn.granted = true;
+          wake();
+        };
+        turns.push({ senior, ends, grant });
+        return turn;
+      },
+    };
+    await client.query('UPDATE t SET b = 1 WHERE a = 1');
+    expect(turns).toHaveLength(0);
+    commits.decide = () => Promise.resolve({ type: 'aborted', error: new PgError('40001', 'lost') });
+    await expect(client.query('UPDATE t SET b = 2 WHERE a = 1')).rejects.toMatchObject({ code: '40001' });
+    const tried = commits.prepared.length;
+    const lost = commits.prepared.at(-1);
+
+    const again = client.query('UPDATE t SET b = 3 WHERE a = 1').catch((error: unknown) => error);
+    await waitFor('it asks for its turn', () => turns.length === 1);
+    // The others are not held up, and it has not begun.
+    await admin.query('SELECT');
+    expect(commits.prepared).toHaveLength(tried);
+    turns[0].grant();
+    expect(await again).toMatchObject({ code: '40001' });
+    expect(turns).toMatchObject([{ senior: lost, ends: ['lost'] }]);
+
+    commits.decide = () => Promise.resolve(undefined);
+    const block = client.query('BEGIN');
+    await waitFor('it asks again', () => turns.length === 2);
+    turns[1].grant();
+    await block;
+    await client.query('UPDATE t SET b = 4 WHERE a = 1');
+    await client.query('COMMIT');
+    expect(turns[1]).toMatchObject({ senior: lost, ends: ['committed'] });
+    await client.query('UPDATE t SET b = 5 WHERE a = 1');
+    expect(turns).toHaveLength(2);
+  });
+
+  it('gives its turn up when it leaves', async () => {
+    const { client } = await connect();
+    const { commits } = proxy;
+    commits.turns = new Turns(60_000);
+    commits.decide = () => Promise.resolve({ type: 'aborted', error: new PgError('40001', 'lost') });
+    const others: Turn[] = [];
+    // Only one may try at a time, and somebody does.
+    for (let n = 0; n < 10; n++) others.push(commits.turns.enter(commits.allocate(''), () => undefined));
+    for (const turn of others) turn.end('lost');
+    await expect(client.query('UPDATE t SET b = 1 WHERE a = 1')).rejects.toMatchObject({ code: '40001' });
+    const holder = commits.turns.enter(commits.allocate(''), () => undefined);
+    client.query('UPDATE t SET b = 2 WHERE a = 1').catch(() => undefined);
+    const turns = commits.turns as Turns;
+    await waitFor('it waits', () => turns.waiting === 1);
+    client.on('error', () => undefined);
+    await client.end();
+    await waitFor('it does not wait any more', () => turns.waiting === 0);
+    holder.end('other');
   });
 
   it('finds it at COMMIT, in both protocols', async () => {

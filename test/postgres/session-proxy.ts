@@ -9,6 +9,7 @@ import { createListener } from '../../src/session/listener.ts';
 import type { Listener, ListenerOptions } from '../../src/session/listener.ts';
 import type { AnnouncedDdl, CommitOutcome, Commits, ConflictVictim } from '../../src/session/ports.ts';
 import type { SafetyNames } from '../../src/sql/names.ts';
+import { Turns, type Turn } from '../../src/commit/turns.ts';
 import { LARGE_OBJECTS_SQL } from '../../src/catalog/sql/large-objects.ts';
 import { startPostgres } from '../support/postgres.ts';
 import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
@@ -18,6 +19,9 @@ class LocalCommits implements Commits {
   readonly prepared: Gid[] = [];
   readonly failures: PgError[] = [];
   readonly revealed = new Set<Gid>();
+  /** By the name of a transaction, the one whose priority it should have. */
+  readonly seniors = new Map<Gid, Gid | undefined>();
+  turns: Pick<Turns, 'enter'> = new Turns(60_000);
   refusing: PgError | undefined;
   refusingReads: PgError | undefined;
   /** Stands for the coordinator's decision; rejects to abort. */
@@ -38,14 +42,20 @@ class LocalCommits implements Commits {
     return this.refusingReads;
   }
 
-  allocate(): Gid {
-    return formatGid({
+  turn(senior: Gid, wake: () => void): Turn {
+    return this.turns.enter(senior, wake);
+  }
+
+  allocate(_database: string, senior?: Gid): Gid {
+    const gid = formatGid({
       cluster: 'test',
       node: nodeId(1),
       epoch: epoch(1),
       sequence: ++this.#sequence,
       clock: Date.now(),
     });
+    this.seniors.set(gid, senior);
+    return gid;
   }
 
   reveal(gid: Gid): void {

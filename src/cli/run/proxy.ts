@@ -145,6 +145,7 @@ export class Proxy {
       heartbeatInterval: heartbeat.interval,
       refuseReads: this.#config.reads.outsideCluster === 'refuse',
       fetchTimeout: member.voteTimeout,
+      retryPatience: this.#config.conflicts.retryPatience,
       log,
       observer: {
         finished: (outcome, sqlstate, phases) => {

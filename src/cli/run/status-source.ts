@@ -4,6 +4,7 @@ import type { Bypass, ClusterStatus, InDoubtTransaction, NodeStatus, StatusSourc
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import { CatchUpProgress } from '../../cluster/catch-up-progress.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
+import { STEPS } from '../../runtime/hybrid-clock.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
 import { parseGid } from '../../commit/gid.ts';
@@ -130,7 +131,7 @@ export class NodeStatusSource implements StatusSource {
           : state === 'prepared'
             ? ('prepared' as const)
             : ('preparing' as const),
-      ageMs: Math.max(0, Math.round(Date.now() - (parseGid(gid)?.clock ?? 0) / 1024)),
+      ageMs: Math.max(0, Math.round(Date.now() - (parseGid(gid)?.clock ?? 0) / STEPS)),
       waitsFor: [state === 'prepared' ? `the decision of node ${originOf(gid)}` : `replay: ${state}`],
     }));
     return [...own, ...foreign];
@@ -189,6 +190,7 @@ export class NodeStatusSource implements StatusSource {
     const { queued, busy } = replica.applyLoad;
     metrics.applyQueue.set(queued);
     metrics.applyBusy.set(busy);
+    metrics.waitingForTurn.set(node.turns.waiting);
     metrics.spoolMemory.set(spool.usage.memory);
     metrics.spoolDisk.set(spool.usage.disk);
     if (referee !== undefined) {

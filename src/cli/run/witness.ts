@@ -70,6 +70,7 @@ export class Witness {
       heartbeatInterval: config.heartbeat.interval,
       refuseReads: false,
       fetchTimeout: config.member.voteTimeout,
+      retryPatience: 0,
       log,
       observer: { finished: () => undefined, conflict: () => undefined },
     });

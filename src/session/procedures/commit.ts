@@ -88,6 +88,8 @@ function* commitWrite(context: Context, style: Style, everywhere: boolean): Proc
   }
   while (outcome === undefined) yield;
   context.committing = false;
+  if (outcome.type === 'committed') context.noteCommit();
+  else if (outcome.error.sqlstate === '40001') context.noteLoss();
   context.forgetTransaction();
   hooks.count(outcome.type);
   return outcome.type === 'committed' ? undefined : errorResponse(outcome.error);
@@ -128,6 +130,7 @@ export function* rollBack(context: Context, style: Style): Procedure {
 function takeAbort(context: Context): Buffer | undefined {
   const error = context.aborted?.error;
   context.aborted = undefined;
+  context.noteLoss();
   context.hooks.count('victim');
   return error === undefined ? undefined : errorResponse(error);
 }

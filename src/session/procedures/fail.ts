@@ -60,6 +60,7 @@ function* replaceBlock(context: Context): Procedure {
   const { aborted } = context;
   context.aborted = undefined;
   if (context.link.status === 'I' || aborted === undefined) return;
+  context.noteLoss();
   context.hooks.count('victim');
   const steps = ['ROLLBACK', 'BEGIN'].map((sql) => context.injectFixed('extended', sql));
   yield* answered(...steps);

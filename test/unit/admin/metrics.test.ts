@@ -41,6 +41,7 @@ describe('metrics', () => {
         'pgmm_spool_disk_bytes',
         'pgmm_spool_memory_bytes',
         'pgmm_transactions_total',
+        'pgmm_waiting_for_turn',
       ],
       'pgmm_writable',
     ]);

@@ -50,6 +50,7 @@ class Bench {
         reveal: () => undefined,
         withdraw: () => undefined,
         outcome: () => Promise.resolve('committed'),
+        turn: () => undefined,
         allocate: () => `gid-${++sequence}` as Gid,
         begin: (gid) => {
           this.begun.push(gid);
