@@ -26,6 +26,8 @@ class Client {
   /** Another node's transaction won: this one has to be rolled back, if it has not come to PREPARE. */
   #overruled = false;
   #gid: Gid | undefined;
+  /** The first that lost a conflict since a commit; its priority is kept. */
+  #senior: Gid | undefined;
   #everywhere = false;
   committing = false;
   busy = false;
@@ -99,7 +101,7 @@ class Client {
       return this.#end();
     }
     if (core.refusal !== undefined || !replica.isUp) return this.#failed('57P03');
-    const gid = this.#node.allocate();
+    const gid = this.#node.allocate(this.#senior);
     this.#gid = gid;
     this.committing = true;
     world.oracle.begun(gid, [...backend.tx.writes.values()]);
@@ -126,6 +128,8 @@ class Client {
     const reason = outcome.type === 'committed' ? '' : ` ${outcome.error.sqlstate}`;
     world.note(this.#name, `${this.#gid!} ${outcome.type}${reason}`);
     world.count(`${outcome.type}${reason}`);
+    if (outcome.type === 'committed') this.#senior = undefined;
+    else if (outcome.type === 'aborted' && outcome.error.sqlstate === '40001') this.#senior ??= this.#gid;
     this.#end();
   }
 

@@ -215,13 +215,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'priority differs from node to node',
-    edits: [
-      [
-        GID,
-        'return a.clock - b.clock || a.node - b.node || a.epoch - b.epoch || a.sequence - b.sequence;',
-        'return b.sequence - a.sequence || 1;',
-      ],
-    ],
+    edits: [[GID, 'x - y ||\n', 'b.sequence - a.sequence ||\n']],
   },
   {
     name: 'clients keep locks that a replay needs',

@@ -328,14 +328,15 @@ export class SimNode implements Endpoint {
 
   // ---- names, and the decoder
 
-  allocate(): Gid {
+  allocate(senior?: Gid): Gid {
     this.#sequence++;
+    const now = this.clock.next();
     return formatGid({
       cluster: 'sim',
       node: this.id,
       epoch: this.core.epoch,
       sequence: this.#sequence,
-      clock: this.clock.next(),
+      clock: senior === undefined ? now : parseGid(senior)!.clock,
     });
   }
 

@@ -27,6 +27,8 @@ export class Oracle {
   readonly #commitIndexes: number[] = [];
   readonly #payloads = new Map<Gid, readonly Write[]>();
   readonly #dependsOn = new Map<Gid, LogIndex>();
+  /** Of two nodes, within a millisecond: which one wins. */
+  readonly #lots = new Map<string, number>();
   readonly #told = new Map<Gid, CoordinatorOutcome['type']>();
   readonly #versions = new Map<string, Gid[]>();
 
@@ -240,19 +242,31 @@ export class Oracle {
     }
   }
 
-  /** Of two that are in each other's way the one with the older clock reading wins, on every node alike. */
+  /**
+   * Of two that are in each other's way the one with the older clock reading wins, on every node alike. Within one millisecond it is one of the two
+   * nodes, and the same for all transactions of that millisecond.
+   */
   #olderWins(gid: Gid, detail: string | undefined): void {
     const winner = /^Transaction "(pgmm:[^"]+)" of node \d+ won/.exec(detail ?? '')?.[1];
     if (winner === undefined) return;
-    const rank = (text: string): number[] => {
+    const read = (text: string) => {
       const [, , node, epoch, sequence, clock] = text.split(':');
-      return [parseInt(clock, 36), Number(node), parseInt(epoch, 36), parseInt(sequence, 36)];
+      const own = [parseInt(clock, 36), parseInt(epoch, 36), parseInt(sequence, 36)];
+      return { node: Number(node), own, millisecond: Math.floor(own[0] / 1024) };
     };
-    const [winners, losers] = [rank(winner), rank(gid)];
-    const first = winners.findIndex((value, i) => value !== losers[i]);
-    if (first === -1 || winners[first] > losers[first]) {
-      throw new Violation('older wins', `${gid} gave way to ${winner}, which is the younger`);
+    const [won, lost] = [read(winner), read(gid)];
+    const isDrawn = won.millisecond === lost.millisecond && won.node !== lost.node;
+    if (isDrawn) {
+      const lot = [won.millisecond, ...[won.node, lost.node].sort((a, b) => a - b)].join();
+      const before = this.#lots.get(lot) ?? won.node;
+      this.#lots.set(lot, won.node);
+      if (before !== won.node)
+        throw new Violation('older wins', `${gid} gave way to ${winner}, but node ${before} won before`);
+      return;
     }
+    const first = won.own.findIndex((value, i) => value !== lost.own[i]);
+    if (first === -1 || won.own[first] > lost.own[first])
+      throw new Violation('older wins', `${gid} gave way to ${winner}, which is the younger`);
   }
 
   /** I7, after every step: no node claims to have committed what its server has not. */
