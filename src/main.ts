@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { adoptCommand } from './cli/adopt.ts';
 import { checkCommand } from './cli/check.ts';
 import { devCommand } from './cli/dev.ts';
+import { recloneCommand } from './cli/reclone.ts';
 import { runCommand } from './cli/run.ts';
 import { statusCommand } from './cli/status.ts';
 import { verifyCommand } from './cli/verify.ts';
@@ -15,6 +16,7 @@ await new Command('pgmm')
   .addCommand(checkCommand())
   .addCommand(statusCommand())
   .addCommand(adoptCommand())
+  .addCommand(recloneCommand())
   .addCommand(verifyCommand())
   .addCommand(devCommand())
   .parseAsync();

@@ -71,6 +71,7 @@ export class Metrics {
   readonly refereeUp: Gauge<'server'>;
   readonly refereeSeconds: Histogram;
   readonly waitingForTurn: Gauge;
+  readonly recloneBytes: Gauge;
   readonly catchUpRemaining: Gauge;
   readonly catchUpSeconds: Gauge;
 
@@ -136,6 +137,7 @@ export class Metrics {
       'waiting_for_turn',
       'Clients that lost a conflict and wait for their turn to try again.',
     );
+    this.recloneBytes = gauge('reclone_bytes', "Bytes that have come of a copy of another node's data.");
     this.catchUpRemaining = gauge('catch_up_entries', 'Entries of the log that a returning node has yet to commit.');
     this.catchUpSeconds = gauge(
       'catch_up_seconds',

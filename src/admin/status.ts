@@ -1,3 +1,4 @@
+import type { RecloneStatus } from '../cluster/reclone/recloner.ts';
 import type { Progress } from '../cluster/catch-up-progress.ts';
 
 /** What a node knows about itself and the cluster at one moment, as `/status` shows it. Plain data: it is sent as JSON. */
@@ -24,6 +25,8 @@ export interface ClusterStatus {
   readonly bypasses: { readonly count: number; readonly last: Bypass | null };
   /** What is being brought in from other nodes; null when nothing is. */
   readonly catchUp: Progress | null;
+  /** The copy of another node's data that is made in the place of this node's; null when none was. */
+  readonly reclone: RecloneStatus | null;
   readonly clients: number;
   readonly startedAt: string;
 }

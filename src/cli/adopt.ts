@@ -1,8 +1,10 @@
 import { Command } from 'commander';
+import { parseGid } from '../commit/gid.ts';
 import { IdentityFile, judgePostgres, newIdentity } from '../cluster/identity.ts';
 import { loadConfig } from '../config/load.ts';
 import { clientConfig } from '../config/client-config.ts';
 import { ControlClient } from '../replication/control-client.ts';
+import { literal } from '../session/injected.ts';
 import { markPostgres, readPostgresIdentity } from '../replication/postgres-identity.ts';
 import type { Config } from '../config/schema.ts';
 import { lockDirectory } from '../runtime/directory-lock.ts';
@@ -30,13 +32,14 @@ export function adoptCommand(print: (line: string) => void = console.log): Comma
 async function adopt(config: Config, lostLog: boolean): Promise<string[]> {
   const release = lockDirectory(config.dataDir);
   try {
-    return await adoptLocked(config, lostLog);
+    return await takeIn(config, lostLog);
   } finally {
     release();
   }
 }
 
-async function adoptLocked(config: Config, lostLog: boolean): Promise<string[]> {
+/** The same for a process that has `data_dir` for itself already. */
+export async function takeIn(config: Config, lostLog: boolean): Promise<string[]> {
   const file = new IdentityFile(config.dataDir);
   const before = file.current;
   if (before === undefined && !lostLog)
@@ -53,6 +56,7 @@ async function adoptLocked(config: Config, lostLog: boolean): Promise<string[]> 
     if (found.mark === undefined)
       throw new Error('this PostgreSQL has never been part of a cluster: there is nothing in it to go on from');
     if (found.mark.cluster !== name) throw new Error(`this PostgreSQL belongs to cluster "${found.mark.cluster}"`);
+    if (found.mark.node !== config.node) await dropPrepared(config);
     await client.ask('BEGIN');
     await client.ask('SET LOCAL session_replication_role = replica');
     await markPostgres(client, marked.mark);
@@ -67,7 +71,26 @@ async function adoptLocked(config: Config, lostLog: boolean): Promise<string[]> 
   }
 }
 
-async function connect(config: Config): Promise<ControlClient> {
+/**
+ * A copy has what was prepared on the other node at that moment. This node has voted for none of it: what the log commits of it is fetched from
+ * others as a whole, and until then it would only stand in the way, of new replication slots above all.
+ */
+async function dropPrepared(config: Config): Promise<void> {
+  for (const database of config.databases) {
+    const client = await connect(config, database);
+    try {
+      const { rows } = await client.ask<{ gid: string }>(
+        'SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()',
+      );
+      for (const { gid } of rows)
+        if (parseGid(gid)?.cluster === config.cluster.name) await client.ask(`ROLLBACK PREPARED ${literal(gid)}`);
+    } finally {
+      await client.end();
+    }
+  }
+}
+
+async function connect(config: Config, database = config.databases[0]): Promise<ControlClient> {
   const { host, port, user, password, ssl } = clientConfig(config.postgres);
   const client = new ControlClient({
     host: host ?? config.postgres.host,
@@ -75,7 +98,7 @@ async function connect(config: Config): Promise<ControlClient> {
     user: user ?? config.postgres.user,
     password: typeof password === 'string' ? password : undefined,
     ssl,
-    database: config.databases[0],
+    database,
     applicationName: 'pgmm adopt',
   });
   await client.connect();

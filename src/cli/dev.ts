@@ -143,6 +143,7 @@ async function up(io: DevIo, options: UpOptions): Promise<void> {
     referee: options.referee,
     postgresBin: options.postgresBin,
     relays: options.relays,
+    program: program(),
     proxyCommand: proxyCommand(),
     user,
     say: (line) => io.print(line),
@@ -168,7 +169,12 @@ async function up(io: DevIo, options: UpOptions): Promise<void> {
 function proxyCommand(): string[] {
   const replaced = process.env['PGMM_DEV_PROXY_COMMAND'];
   if (replaced !== undefined) return JSON.parse(replaced) as string[];
-  return [process.execPath, ...process.execArgv, process.argv[1], 'run'];
+  return [...program(), 'run'];
+}
+
+/** This program, as it was started. */
+function program(): string[] {
+  return [process.execPath, ...process.execArgv, process.argv[1]];
 }
 
 async function down(io: DevIo, options: DirOption): Promise<void> {

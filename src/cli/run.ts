@@ -1,8 +1,9 @@
 import { Command } from 'commander';
 import { ConfigError, loadConfig } from '../config/load.ts';
-import { isWitness } from '../config/schema.ts';
+import { isWitness, type Config } from '../config/schema.ts';
 import { lockDirectory } from '../runtime/directory-lock.ts';
-import { createLogger } from '../runtime/log.ts';
+import { createLogger, type Logger } from '../runtime/log.ts';
+import { installCopy } from './run/install-copy.ts';
 import { Proxy } from './run/proxy.ts';
 import { Witness } from './run/witness.ts';
 
@@ -21,33 +22,52 @@ export function runCommand(): Command {
         process.exitCode = 1;
         return;
       }
-      const log = createLogger(config.log.level, config.node);
-      let proxy: Proxy | Witness;
-      try {
-        process.once('exit', lockDirectory(config.dataDir));
-        proxy = await (isWitness(config) ? Witness : Proxy).create(config, log, (error) => {
-          // What is not known to be durable must not be acted upon: a new run begins from the disk.
-          log.fatal({ err: error }, 'the proxy cannot go on');
-          process.exit(70);
-        });
-        await proxy.start();
-      } catch (error) {
-        log.fatal({ err: error }, `the proxy cannot start: ${(error as Error).message}`);
-        process.exit(1);
-      }
-      let stopping = false;
-      const stop = (signal: NodeJS.Signals) => {
-        if (stopping) return;
-        stopping = true;
-        log.info(`stopping on ${signal}`);
-        proxy.stop().then(
-          () => process.exit(0),
-          (error: unknown) => {
-            log.error({ err: error }, 'could not stop cleanly');
-            process.exit(1);
-          },
-        );
-      };
-      process.on('SIGTERM', stop).on('SIGINT', stop);
+      await run(config, createLogger(config.log.level, config.node));
     });
+}
+
+/** A proxy runs until it is stopped, or until a copy of another node's data is to take the place of its PostgreSQL's; then another one begins. */
+async function run(config: Config, log: Logger): Promise<void> {
+  let proxy: Proxy | Witness | undefined;
+  const life = { isOver: false };
+  const failed = (error: Error): void => {
+    // What is not known to be durable must not be acted upon: a new run begins from the disk.
+    log.fatal({ err: error }, 'the proxy cannot go on');
+    process.exit(70);
+  };
+  const stop = (signal: NodeJS.Signals): void => {
+    if (life.isOver) return;
+    life.isOver = true;
+    log.info(`stopping on ${signal}`);
+    (proxy?.stop() ?? Promise.resolve()).then(
+      () => process.exit(0),
+      (error: unknown) => {
+        log.error({ err: error }, 'could not stop cleanly');
+        process.exit(1);
+      },
+    );
+  };
+  try {
+    process.once('exit', lockDirectory(config.dataDir));
+    process.on('SIGTERM', stop).on('SIGINT', stop);
+    for (;;) {
+      await installCopy(config, log).catch((error: unknown) => {
+        log.error({ err: error }, `the copy of the data could not be put in place yet: ${(error as Error).message}`);
+      });
+      let resolve: () => void = () => undefined;
+      const copied = new Promise<void>((done) => (resolve = done));
+      proxy = await (isWitness(config)
+        ? Witness.create(config, log, failed)
+        : Proxy.create(config, log, failed, () => resolve()));
+      await proxy.start();
+      await copied;
+      if (life.isOver) return;
+      log.warn("stopping for a moment: a copy of another node's data takes the place of this node's");
+      await proxy.stop();
+      proxy = undefined;
+    }
+  } catch (error) {
+    log.fatal({ err: error }, `the proxy cannot start: ${(error as Error).message}`);
+    process.exit(1);
+  }
 }

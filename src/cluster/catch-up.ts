@@ -3,7 +3,8 @@ import type { ErrorReport } from '../commit/core/types.ts';
 import type { Gid, LogIndex } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { HistoryPiece } from './messages.ts';
-import type { HistoryClient } from './history-client.ts';
+import { NoDonor, type HistoryClient } from './history-client.ts';
+import type { Hopeless } from './reclone/recloner.ts';
 import type { ChangeSource } from './ports.ts';
 
 /** Keeps what was read and waits to be replayed; see replication/spool.ts. */
@@ -61,6 +62,7 @@ export class CatchUp {
   #stopped = false;
   #bytesRead = 0;
   #problem: string | undefined;
+  #hopeless: Hopeless | undefined;
 
   constructor(options: CatchUpOptions) {
     this.#options = options;
@@ -69,6 +71,11 @@ export class CatchUp {
   /** Why no donor can help, while that is so. */
   get problem(): string | undefined {
     return this.#problem;
+  }
+
+  /** Donors have said that what this node needs is not in their history any more; undefined while one of them helps. */
+  get hopeless(): Hopeless | undefined {
+    return this.#hopeless;
   }
 
   /** Bytes of changes read from donors since the program started. */
@@ -168,7 +175,7 @@ export class CatchUp {
         });
         for (const piece of pieces) await this.#take(database, piece, cursor);
         cursor.at = performance.now();
-        this.#problem = undefined;
+        this.#helped();
         // Everything that was read may be on its way to being replayed: asking again at once would only spin.
         if (pieces.length === 0) await pause(RETRY_DELAY / 10);
       } catch (error) {
@@ -180,10 +187,17 @@ export class CatchUp {
   }
 
   /** Tried again and again: each reason is told once. */
-  #fail(what: string, where: object, { message }: Error): void {
-    const problem = `${what}: ${message}`;
+  #fail(what: string, where: object, error: Error): void {
+    const problem = `${what}: ${error.message}`;
+    if (error instanceof NoDonor && error.gone.size > 0)
+      this.#hopeless = { gone: error.gone, since: this.#hopeless?.since ?? performance.now() };
     if (problem !== this.#problem) this.#options.log.warn(where, problem);
     this.#problem = problem;
+  }
+
+  #helped(): void {
+    this.#problem = undefined;
+    this.#hopeless = undefined;
   }
 
   #cursor(database: string): { after: LogIndex; at: number } {
@@ -226,7 +240,7 @@ export class CatchUp {
       try {
         const found = await Promise.all(databases.map((database) => this.#headers(history, database, from, to)));
         const entries = found.flat().sort((a, b) => a.index - b.index);
-        this.#problem = undefined;
+        this.#helped();
         let before = from;
         gapFilled(
           from,

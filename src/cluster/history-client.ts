@@ -1,6 +1,22 @@
 import type { LogIndex, NodeId } from '../runtime/ids.ts';
 import type { HistoryMessage, HistoryPiece, PeerMessage } from './messages.ts';
 
+/** No donor can help now. */
+export class NoDonor extends Error {
+  override readonly name = 'NoDonor';
+  /** Those that said that their history begins after what was asked for. */
+  readonly gone: ReadonlySet<NodeId>;
+
+  constructor(message: string, gone: ReadonlySet<NodeId>) {
+    super(message);
+    this.gone = gone;
+  }
+}
+
+class Gone extends Error {
+  override readonly name = 'Gone';
+}
+
 interface Pending {
   readonly donor: NodeId;
   resolve(answer: { pieces: readonly HistoryPiece[]; end: boolean }): void;
@@ -30,7 +46,7 @@ export class HistoryClient {
     this.#timeout = options.timeout;
   }
 
-  /** Rejects with every donor's reason when none can help. */
+  /** Rejects with NoDonor and every donor's reason when none can help. */
   async read(request: {
     database: string;
     after: LogIndex;
@@ -42,17 +58,19 @@ export class HistoryClient {
     const ordered =
       current !== undefined && donors.includes(current) ? [current, ...donors.filter((d) => d !== current)] : donors;
     const reasons: string[] = [];
+    const gone = new Set<NodeId>();
     for (const donor of ordered) {
       try {
         const answer = await this.#ask(donor, request);
         this.#current.set(request.database, donor);
         return answer;
       } catch (error) {
+        if (error instanceof Gone) gone.add(donor);
         reasons.push(`node ${donor}: ${(error as Error).message}`);
       }
     }
     this.#current.delete(request.database);
-    throw new Error(reasons.length === 0 ? 'no member of the cluster can be reached' : reasons.join('; '));
+    throw new NoDonor(reasons.length === 0 ? 'no member of the cluster can be reached' : reasons.join('; '), gone);
   }
 
   #ask(
@@ -67,20 +85,20 @@ export class HistoryClient {
     });
   }
 
-  onAnswer(from: NodeId, { id, pieces, end, error }: HistoryMessage): void {
+  onAnswer(from: NodeId, { id, pieces, end, error, gone }: HistoryMessage): void {
     const pending = this.#pending.get(id);
     if (pending === undefined || pending.donor !== from) return;
-    if (error !== undefined) return this.#fail(id, error);
+    if (error !== undefined) return this.#fail(id, error, gone);
     clearTimeout(pending.timer);
     this.#pending.delete(id);
     pending.resolve({ pieces, end });
   }
 
-  #fail(id: number, reason: string): void {
+  #fail(id: number, reason: string, gone = false): void {
     const pending = this.#pending.get(id);
     if (pending === undefined) return;
     clearTimeout(pending.timer);
     this.#pending.delete(id);
-    pending.reject(new Error(reason));
+    pending.reject(gone ? new Gone(reason) : new Error(reason));
   }
 }

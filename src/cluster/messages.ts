@@ -38,7 +38,13 @@ export type PeerMessage =
   /** The leader of `term` did not append, finally. */
   | { readonly t: 'rejected'; readonly term: number; readonly command: LogCommand; readonly reason: Rejection }
   /** To the leader: this member should be excluded. */
-  | { readonly t: 'suspect'; readonly node: NodeId; readonly epoch: Epoch; readonly reason: string }
+  | {
+      readonly t: 'suspect';
+      readonly node: NodeId;
+      readonly epoch: Epoch;
+      readonly reason: string;
+      readonly slow: boolean;
+    }
   | { readonly t: 'committed'; readonly index: LogIndex }
   | OutcomeMessage
   /** A node that was away asks a donor for what was committed after `after`. Answered on the bulk link, under `id`. */
@@ -51,7 +57,9 @@ export type PeerMessage =
       readonly limit: number;
       /** Only which transactions there are. */
       readonly headersOnly: boolean;
-    };
+    }
+  /** A node that can't be brought up to date asks a donor for a copy of its data, from a byte on. Answered on the bulk link, under `id`. */
+  | { readonly t: 'clone'; readonly id: number; readonly from: number; readonly limit: number };
 
 /** `unknown`: older than the decision log reaches back. */
 export type TransactionOutcome = 'committed' | 'aborted' | 'in progress' | 'unknown';
@@ -67,7 +75,16 @@ export type OutcomeMessage =
   | { readonly t: 'outcome-is'; readonly id: number; readonly outcome?: TransactionOutcome | undefined };
 
 /** What travels on bulk connections. */
-export type BulkMessage = Chunk | HistoryMessage;
+export type BulkMessage = Chunk | HistoryMessage | CloneMessage;
+
+/** The answer to `clone`: the next bytes of the copy, or why there are none. */
+export interface CloneMessage {
+  readonly id: number;
+  readonly clone: Uint8Array;
+  readonly end: boolean;
+  readonly total: number;
+  readonly error?: string;
+}
 
 /** A part of one committed transaction; the last one bears its name and the time of its decision. */
 export interface HistoryPiece {
@@ -86,6 +103,8 @@ export interface HistoryMessage {
   /** Nothing more is committed at the donor now. */
   readonly end: boolean;
   readonly error?: string;
+  /** What was asked for is not in this donor's history any more. */
+  readonly gone?: boolean;
 }
 
 /** On a bulk connection: the answer to `fetch`, or an error text when the transaction's changes are gone. */

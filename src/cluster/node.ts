@@ -16,6 +16,8 @@ import { NodeCore } from './core/node-core.ts';
 import type { NodeEffect, NodeEvent, NodeSettings } from './core/types.ts';
 import type { Beat, BulkMessage, PeerMessage } from './messages.ts';
 import type { CatchUp } from './catch-up.ts';
+import type { CloneClient } from './reclone/clone-client.ts';
+import type { CloneServer } from './reclone/clone-server.ts';
 import type { HistoryClient } from './history-client.ts';
 import { OutcomeUnavailable, type Outcomes } from './outcomes.ts';
 import type { ChangeSource, Replica } from './ports.ts';
@@ -106,6 +108,8 @@ export class ClusterNode implements Commits {
   #raft!: DecisionLog;
   #links!: PeerSender;
   #history!: HistoryClient;
+  #cloneClient!: CloneClient;
+  #cloneServer!: CloneServer;
   #catchUp!: CatchUp;
   #outcomes!: Outcomes;
   /** Names that clients have asked for before they committed. */
@@ -125,11 +129,15 @@ export class ClusterNode implements Commits {
     raft: DecisionLog;
     links: PeerSender;
     history: HistoryClient;
+    cloneClient: CloneClient;
+    cloneServer: CloneServer;
     catchUp: CatchUp;
     outcomes: Outcomes;
   }): void {
     this.#outcomes = parts.outcomes;
     this.#history = parts.history;
+    this.#cloneClient = parts.cloneClient;
+    this.#cloneServer = parts.cloneServer;
     this.#catchUp = parts.catchUp;
     this.#replica = parts.replica;
     this.#raft = parts.raft;
@@ -258,6 +266,9 @@ export class ClusterNode implements Commits {
       case 'history':
         void this.#serveHistory(from, message);
         return;
+      case 'clone':
+        void this.#serveClone(from, message);
+        return;
       case 'read-index':
       case 'read-index-is':
       case 'outcome':
@@ -297,8 +308,13 @@ export class ClusterNode implements Commits {
     return this.#heard.get(node);
   }
 
+  onLinkDown(peer: NodeId): void {
+    this.#cloneClient.onDown(peer);
+  }
+
   onBulk(from: NodeId, message: BulkMessage): void {
     if ('pieces' in message) this.#history.onAnswer(from, message);
+    else if ('clone' in message) this.#cloneClient.onAnswer(from, message);
     else this.#remote.onChunk(from, message);
   }
 
@@ -308,7 +324,18 @@ export class ClusterNode implements Commits {
     try {
       await this.#links.sendBulk(to, { id, ...(await this.#replica.readHistory(to, request)) });
     } catch (error) {
-      await this.#links.sendBulk(to, { id, pieces: [], end: true, error: (error as Error).message });
+      const { name, message } = error as Error;
+      await this.#links.sendBulk(to, { id, pieces: [], end: true, error: message, gone: name === 'HistoryGone' });
+    }
+  }
+
+  async #serveClone(to: NodeId, { id, from, limit }: Extract<PeerMessage, { t: 'clone' }>): Promise<void> {
+    try {
+      const { bytes, end, total } = await this.#cloneServer.read(to, { from, limit });
+      await this.#links.sendBulk(to, { id, clone: bytes, end, total });
+    } catch (error) {
+      const reason = (error as Error).message;
+      await this.#links.sendBulk(to, { id, clone: new Uint8Array(0), end: true, total: 0, error: reason });
     }
   }
 

@@ -24,7 +24,7 @@ function toArray(command: LogCommand): unknown[] {
     case 'admit':
       return [ADMIT, command.node, command.previous, command.time];
     case 'exclude':
-      return [EXCLUDE, command.node, command.epoch, command.reason, command.time];
+      return [EXCLUDE, command.node, command.epoch, command.reason, command.time, command.slow === true];
   }
 }
 
@@ -42,8 +42,15 @@ export function decodeCommand(payload: Uint8Array): LogCommand | undefined {
       return { type: 'admit', node, previous, time };
     }
     case EXCLUDE: {
-      const [, node, epoch, reason, time] = fields as [number, NodeId, Epoch, string, number];
-      return { type: 'exclude', node, epoch, reason, time };
+      const [, node, epoch, reason, time, slow] = fields as [
+        number,
+        NodeId,
+        Epoch,
+        string,
+        number,
+        boolean | undefined,
+      ];
+      return { type: 'exclude', node, epoch, reason, time, slow: slow === true };
     }
     default:
       throw new Error(`decision log entry of unknown kind ${String(fields[0])}: it was written by a newer version`);

@@ -11,6 +11,7 @@ export function crossCheck(config: FileConfig): Complaint[] {
   return [
     ...checkNodes(config),
     ...checkReferee(config),
+    ...checkReclone(config),
     ...checkSecrets(config),
     ...checkListeners(config),
     ...checkTimes(config),
@@ -64,6 +65,16 @@ function checkReferee({ referee, nodes }: FileConfig): Complaint[] {
   if (referee.ca_file !== undefined && !referee.url.startsWith('rediss:'))
     complaints.push({ path: ['referee', 'ca_file'], message: 'expected a url that begins with rediss:// for TLS' });
   return complaints;
+}
+
+/** A copy can only be put in place by whoever can stop PostgreSQL and start it again. */
+function checkReclone({ reclone }: FileConfig): Complaint[] {
+  const needed = ['data_directory', 'stop', 'start'] as const;
+  const given = needed.filter((name) => reclone[name] !== undefined);
+  if (given.length === needed.length || (given.length === 0 && reclone.mode === 'off')) return [];
+  return needed
+    .filter((name) => reclone[name] === undefined)
+    .map((name) => ({ path: ['reclone', name], message: `is required: reclone needs ${needed.join(', ')}` }));
 }
 
 function checkSecrets({ cluster, postgres }: FileConfig): Complaint[] {

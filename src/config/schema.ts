@@ -72,6 +72,16 @@ const session = group({
   startup_timeout: duration('1s', '1h').prefault(DEFAULTS.session.startup_timeout),
 });
 
+const reclone = group({
+  mode: choice(['off', 'automatic']).default(DEFAULTS.reclone.mode),
+  data_directory: text("the path of PostgreSQL's data directory").optional(),
+  stop: text('a shell command').optional(),
+  start: text('a shell command').optional(),
+  wait: duration('0s', '24h').prefault(DEFAULTS.reclone.wait),
+  max_rate: size('32kB', '1GB').prefault(DEFAULTS.reclone.max_rate),
+  keep_old: boolean().default(DEFAULTS.reclone.keep_old),
+});
+
 export const configSchema = group({
   node: id(),
   cluster,
@@ -116,6 +126,7 @@ export const configSchema = group({
     wal: size('32MB', '1024GB').prefault(DEFAULTS.retention.wal),
     time: duration('1min', '720h').prefault(DEFAULTS.retention.time),
   }).prefault({}),
+  reclone: reclone.prefault({}),
   keepalive: keepalive.prefault({}),
   log: group({
     level: choice(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default(DEFAULTS.log.level),

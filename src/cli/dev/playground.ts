@@ -29,6 +29,8 @@ export interface PlaygroundOptions {
   /** False: the nodes reach each other directly, which is quicker, and no partition can be made. */
   readonly relays: boolean;
   readonly proxyCommand: readonly string[];
+  /** `pgmm` itself, for the proxies to call. */
+  readonly program: readonly string[];
   readonly user: RunUser | undefined;
   readonly say: (line: string) => void;
 }
@@ -196,8 +198,10 @@ export class Playground {
   }
 
   #writeConfig(id: number): void {
-    const { directory, relays } = this.#options;
-    const { config, proxyData } = directory.node(id);
+    const { directory, relays, program } = this.#options;
+    const { config, proxyData, postgresData } = directory.node(id);
+    const tell = (command: string) =>
+      [...program, 'dev', command, String(id), 'postgres', '--dir', directory.path].map(quoted).join(' ');
     const text = proxyConfig({
       node: id,
       ports: this.#ports,
@@ -207,6 +211,8 @@ export class Playground {
       relays,
       witness: this.#witness,
       referee: this.#settings.referee,
+      // A crash is good enough for data that are thrown away.
+      reclone: { dataDirectory: postgresData, stop: tell('kill'), start: tell('start') },
     });
     replaceFile(config, text, 0o600);
   }
@@ -297,6 +303,9 @@ export class Playground {
     if (failures.length > 0) throw new AggregateError(failures, 'not everything could be stopped');
   }
 }
+
+/** For /bin/sh. */
+const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;
 
 function describePartition({ groups, oneWay, reset }: Partition): string {
   const sides = groups.map((group) => group.join(','));

@@ -15,11 +15,13 @@ export interface ProxyConfigInput {
   readonly witness?: number | undefined;
   /** The URL of a Redis with the third vote. */
   readonly referee?: string | undefined;
+  /** How the proxy replaces its PostgreSQL's data when they can't be brought up to date any more. */
+  readonly reclone: { readonly dataDirectory: string; readonly stop: string; readonly start: string };
 }
 
 /** The text of one proxy's configuration file: its own addresses are direct, the others' lead through its relays. */
 export function proxyConfig(input: ProxyConfigInput): string {
-  const { node, ports, secret, dataDir, postgresHost, relays, witness, referee } = input;
+  const { node, ports, secret, dataDir, postgresHost, relays, witness, referee, reclone } = input;
   const address = (to: number, service: Service): { host: string; port: number } => ({
     host: HOST,
     port: to === node || !relays ? ports.of(service, to) : ports.relay(node, to, service),
@@ -34,6 +36,13 @@ export function proxyConfig(input: ProxyConfigInput): string {
     ...(node !== witness && {
       postgres: { host: postgresHost, port: ports.postgres(node), user: 'postgres', database: 'postgres' },
       databases: ['postgres'],
+      reclone: {
+        mode: 'automatic',
+        data_directory: reclone.dataDirectory,
+        stop: reclone.stop,
+        start: reclone.start,
+        keep_old: false,
+      },
     }),
     nodes: ports.ids.map((id) => ({
       id,

@@ -57,7 +57,10 @@ export function createLinks(config: Config, log: Logger, node: () => ClusterNode
     onMessage: (from, message) => node().onMessage(from, message),
     onBulk: (from, message) => node().onBulk(from, message),
     onUp: (peer) => node().step({ type: 'link-up', peer }),
-    onDown: (peer) => log.warn({ peer }, 'peer link down'),
+    onDown: (peer) => {
+      log.warn({ peer }, 'peer link down');
+      node().onLinkDown(peer);
+    },
   });
 }
 

@@ -4,6 +4,9 @@ import { AdminServer } from '../../admin/http.ts';
 import { Metrics } from '../../admin/metrics.ts';
 import { DdlMessages } from '../../catalog/ddl-message.ts';
 import { CatchUp } from '../../cluster/catch-up.ts';
+import { CloneClient } from '../../cluster/reclone/clone-client.ts';
+import type { CloneServer } from '../../cluster/reclone/clone-server.ts';
+import type { Recloner } from '../../cluster/reclone/recloner.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
 import type { Refusal } from '../../cluster/identity.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
@@ -38,6 +41,7 @@ import {
   lastIndexOf,
   nodeSettings,
 } from './parts.ts';
+import { createCloneServer, createRecloner } from './reclone-parts.ts';
 import { NodeStatusSource } from './status-source.ts';
 
 /** Milliseconds that clients' transactions get to end when the proxy stops. */
@@ -52,6 +56,8 @@ export class Proxy {
   readonly #links: PeerLinks;
   readonly #replica: LocalReplica;
   readonly #catchUp: CatchUp;
+  readonly #cloneServer: CloneServer;
+  readonly #recloner: Recloner;
   readonly #listener: Listener;
   readonly #admin: AdminServer;
   readonly #status: NodeStatusSource;
@@ -65,8 +71,11 @@ export class Proxy {
   #voting = false;
   #stopWatching: (() => void) | undefined;
 
-  /** Opens what is on disk. `failed` is called when the proxy must not go on. */
-  static async create(config: Config, log: Logger, failed: (error: Error) => void): Promise<Proxy> {
+  /**
+   * Opens what is on disk. `failed` is called when the proxy must not go on, `copied` when it is to stop because a copy of another node's data is
+   * complete.
+   */
+  static async create(config: Config, log: Logger, failed: (error: Error) => void, copied: () => void): Promise<Proxy> {
     const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), {
       segmentBytes: config.raft.segmentSize,
     });
@@ -76,13 +85,13 @@ export class Proxy {
       inline: config.spool.inline,
       memory: config.spool.memory,
     });
-    return new Proxy(config, log, failed, { store, restored, spool, identity });
+    return new Proxy(config, log, { failed, copied }, { store, restored, spool, identity });
   }
 
   private constructor(
     config: Config,
     log: Logger,
-    failed: (error: Error) => void,
+    { failed, copied }: { failed: (error: Error) => void; copied: () => void },
     disk: { spool: TransactionSpool; identity: NodeIdentity } & Awaited<ReturnType<typeof LogStore.open>>,
   ) {
     this.#config = config;
@@ -110,7 +119,16 @@ export class Proxy {
     this.#replica = this.#createReplica(log, spool, victims);
     const history = this.#createHistoryClient();
     this.#catchUp = this.#createCatchUp(log, history, spool);
+    const cloneClient = new CloneClient((to, message) => this.#links.send(to, message));
+    this.#cloneServer = createCloneServer(config);
+    this.#recloner = createRecloner(config, {
+      ...{ node: this.#node, raft: this.#raft, links: this.#links, catchUp: this.#catchUp, log },
+      client: cloneClient,
+      complete: copied,
+    });
     this.#node.connect({
+      cloneClient,
+      cloneServer: this.#cloneServer,
       replica: this.#replica,
       raft: decisionLog(this.#raft, this.#referee),
       links: this.#links,
@@ -130,6 +148,7 @@ export class Proxy {
       metrics: this.#metrics,
       catchUp: this.#catchUp,
       referee: this.#referee,
+      recloner: this.#recloner,
       log,
     });
     this.#admin = new AdminServer({ ...config.admin, metrics: this.#metrics, source: this.#status });
@@ -357,6 +376,7 @@ export class Proxy {
     this.#timers.push(setInterval(() => void this.#noteIdentity(), 1000));
     this.#timers.push(setInterval(() => this.#compaction.run(this.#node.core.committed), 10_000));
     this.#stopWatching = this.#metrics.watchEventLoop();
+    this.#recloner.start();
     await this.#listener.start();
   }
 
@@ -375,6 +395,8 @@ export class Proxy {
     this.#stopWatching?.();
     this.#node.stop();
     this.#catchUp.stop();
+    await this.#recloner.stop();
+    this.#cloneServer.stop();
     await this.#replica.stop();
     await this.#referee?.stop();
     await this.#raft.stop();

@@ -11,6 +11,7 @@ import { parseGid } from '../../commit/gid.ts';
 import type { Config } from '../../config/schema.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { LocalReplica } from '../../replication/local-replica.ts';
+import type { Recloner } from '../../cluster/reclone/recloner.ts';
 import type { Referee } from '../../consensus/referee/referee.ts';
 import type { TransactionSpool } from '../../replication/spool.ts';
 
@@ -28,6 +29,7 @@ interface Parts {
   readonly metrics: Metrics;
   readonly catchUp: CatchUp;
   readonly referee: Referee | undefined;
+  readonly recloner: Recloner;
   readonly log: Logger;
 }
 
@@ -87,6 +89,7 @@ export class NodeStatusSource implements StatusSource {
       },
       bypasses: { count: this.#bypasses, last: this.#lastBypass },
       catchUp: this.#progress.progress ?? null,
+      reclone: this.#parts.recloner.status,
       clients: listener.sessions,
       startedAt: this.#startedAt,
     };
@@ -150,6 +153,7 @@ export class NodeStatusSource implements StatusSource {
     };
     const hasArrived = this.#progress.sample({ ...position, bytes: catchUp.bytesRead });
     const { progress } = this.#progress;
+    metrics.recloneBytes.set(this.#parts.recloner.status?.bytes ?? 0);
     metrics.catchUpRemaining.set(progress?.remaining ?? 0);
     metrics.catchUpSeconds.set(progress?.secondsLeft ?? 0);
     if (hasArrived) log.info({ committed: core.committed }, 'caught up with the cluster');

@@ -3,6 +3,8 @@ import { AdminServer } from '../../admin/http.ts';
 import { Metrics } from '../../admin/metrics.ts';
 import type { ClusterStatus } from '../../admin/status.ts';
 import { CatchUp } from '../../cluster/catch-up.ts';
+import { CloneClient } from '../../cluster/reclone/clone-client.ts';
+import { CloneServer } from '../../cluster/reclone/clone-server.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
 import { IdentityFile, judgeLog, newIdentity } from '../../cluster/identity.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
@@ -96,12 +98,15 @@ export class Witness {
   #connect(): void {
     const [raft, links, node] = [this.#raft, this.#links, this.#node];
     const send = links.send.bind(links);
+    const noData = () => Promise.reject(new Error('this is a witness, which has no data'));
     const history = new HistoryClient({ send, donors: () => [], timeout: this.#config.member.voteTimeout });
     node.connect({
       replica: NO_POSTGRES,
       raft: decisionLog(raft),
       links,
       history,
+      cloneClient: new CloneClient(send),
+      cloneServer: new CloneServer(noData),
       catchUp: new CatchUp({
         ...{ databases: [], history, log: this.#log, committed: () => node.core.committed },
         spool: NO_SPOOL,
@@ -200,6 +205,7 @@ export class Witness {
       inDoubt: [],
       bypasses: { count: 0, last: null },
       catchUp: null,
+      reclone: null,
       postgres: { state: 'down', version: null, address: 'none' },
       clients: 0,
       startedAt: this.#startedAt,

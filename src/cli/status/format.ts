@@ -12,13 +12,41 @@ export function formatStatus(status: ClusterStatus): string[] {
     ...(status.referee === null ? [] : [`  referee        ${describeReferee(status.referee)}`]),
     ...(bypasses.last === null ? [] : [`  bypassed       ${describeBypasses(bypasses.count, bypasses.last)}`]),
     ...(status.catchUp === null ? [] : [`  catching up    ${describeCatchUp(status.catchUp)}`]),
+    ...(status.reclone === null ? [] : [`  copy of data   ${describeReclone(status.reclone)}`]),
     ...aligned([
       ['', 'node', 'state', 'epoch', 'reachable', 'committed', 'behind'],
       ...nodes.map((one) => ['', ...describeNode(one)]),
     ]),
-    ...(inDoubt.length === 0 ? ['  no transaction in doubt'] : ['  in doubt:', ...inDoubt.map(describeInDoubt)]),
+    ...describeAllInDoubt(inDoubt),
   ];
 }
+
+/** More would not be read; /status has them all. */
+const MOST_IN_DOUBT = 20;
+
+function describeAllInDoubt(inDoubt: ClusterStatus['inDoubt']): string[] {
+  if (inDoubt.length === 0) return ['  no transaction in doubt'];
+  const oldest = [...inDoubt].sort((a, b) => b.ageMs - a.ageMs).slice(0, MOST_IN_DOUBT);
+  const rest = inDoubt.length - oldest.length;
+  return [
+    `  ${inDoubt.length} in doubt${rest > 0 ? `, the oldest ${oldest.length} of them` : ''}:`,
+    ...oldest.map(describeInDoubt),
+  ];
+}
+
+function describeReclone({ state, donor, bytes, total, problem }: NonNullable<ClusterStatus['reclone']>): string {
+  const amount = `${megabytes(bytes)} of about ${megabytes(total)} MB`;
+  switch (state) {
+    case 'copying':
+      return `${amount} from node ${donor}`;
+    case 'complete':
+      return `complete, ${megabytes(bytes)} MB from node ${donor}; about to be put in place`;
+    case 'failed':
+      return `failed: ${problem}; it is tried again`;
+  }
+}
+
+const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(0);
 
 function describeReferee({ server, state, problem }: NonNullable<ClusterStatus['referee']>): string {
   return `${state === 'active' ? 'votes' : state} (${server})${problem === null ? '' : `: ${problem}`}`;

@@ -7,7 +7,8 @@ import { parseGid } from '../../commit/gid.ts';
 import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { PeerMessage } from '../messages.ts';
 import { Announcements } from './announcements.ts';
-import { ADMIT_WITHIN, LeaderDuties } from './leader-duties.ts';
+import { Admission } from './admission.ts';
+import { LeaderDuties } from './leader-duties.ts';
 import type { NodeEffect, NodeEvent, NodeSettings, NodeState } from './types.ts';
 
 type Proposal = Extract<PeerMessage, { t: 'propose' }>;
@@ -38,7 +39,7 @@ export class NodeCore {
   #fenced: string | undefined;
   /** The epoch that this run was admitted under, 0 while it is no member. */
   #epoch = 0 as Epoch;
-  #askedAt = -Infinity;
+  readonly #admission: Admission;
   #lastAsk = -Infinity;
   #lastUndecided = new Set<Gid>();
   #now = 0;
@@ -51,6 +52,7 @@ export class NodeCore {
    */
   constructor(settings: NodeSettings, snapshot?: GuardSnapshot, lastIndex = 0 as LogIndex) {
     this.#settings = settings;
+    this.#admission = new Admission(settings);
     const { recentCommits } = settings;
     this.#guard = snapshot === undefined ? new Guard(recentCommits) : Guard.restore(snapshot, recentCommits);
     this.#startedAt = lastIndex;
@@ -121,6 +123,9 @@ export class NodeCore {
     // What was committed before the admission may still be missing here; a transaction that begins without it would
     // overwrite it, as nothing holds its locks here.
     if (this.#state === 'member' && this.committed >= this.#epoch) return undefined;
+    const pause = this.#admission.pause(this.#now);
+    if (pause > 0)
+      return `its votes did not come in time again and again: it asks to be let in again in ${Math.ceil(pause / 1000)} s`;
     return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
   }
 
@@ -235,7 +240,9 @@ export class NodeCore {
     if (command.type === 'admit' && this.#state === 'joining' && !isOld) {
       this.#state = 'member';
       this.#epoch = index as number as Epoch;
+      this.#admission.admitted(this.#now);
     } else if (this.#epoch !== 0) {
+      if (command.type === 'exclude') this.#admission.excluded(this.#now, command.slow === true);
       // Excluded; or admitted when it was no longer ready for that, so it has to ask again.
       this.#leave();
     }
@@ -276,7 +283,7 @@ export class NodeCore {
     else if (this.#duties?.term !== event.term) {
       this.#duties = new LeaderDuties(this.#settings, event.term, this.#guard, this.#now);
     }
-    this.#askedAt = -Infinity;
+    this.#admission.leaderChanged();
     this.#coordinate({ type: 'leader', leader: this.#leader });
   }
 
@@ -336,10 +343,10 @@ export class NodeCore {
     }
   }
 
-  #exclude(node: NodeId, epoch: Epoch, reason: string): void {
+  #exclude(node: NodeId, epoch: Epoch, reason: string, slow: boolean): void {
     const duties = this.#duties;
     if (duties === undefined || duties.epochOf(node) !== epoch) return;
-    const command: LogCommand = { type: 'exclude', node, epoch, reason, time: this.#wall };
+    const command: LogCommand = { type: 'exclude', node, epoch, reason, time: this.#wall, slow };
     this.#propose(this.#settings.self, duties.term, command, []);
   }
 
@@ -377,12 +384,13 @@ export class NodeCore {
       case 'rejected':
         return this.#onRejected(message.term, message.command, message.reason);
       case 'suspect':
-        return this.#exclude(message.node, message.epoch, message.reason);
+        return this.#exclude(message.node, message.epoch, message.reason, message.slow);
       case 'committed':
         return this.#coordinate({ type: 'committed', node: from, index: message.index });
       case 'raft':
       case 'fetch':
       case 'history':
+      case 'clone':
       case 'read-index':
       case 'read-index-is':
       case 'outcome':
@@ -467,6 +475,7 @@ export class NodeCore {
 
   #onCommitted(index: LogIndex): void {
     this.#queue.done(index);
+    this.#admission.committed(this.#now);
     this.#onProgress();
   }
 
@@ -492,7 +501,7 @@ export class NodeCore {
     this.#now = now;
     this.#wall = wall;
     this.#coordinate({ type: 'tick', now });
-    for (const { node, epoch, reason } of this.#duties?.overdue(now) ?? []) this.#exclude(node, epoch, reason);
+    for (const { node, epoch, reason } of this.#duties?.overdue(now) ?? []) this.#exclude(node, epoch, reason, false);
     this.#reportDown();
     this.#askForAdmission();
     this.#askAboutUndecided();
@@ -502,18 +511,23 @@ export class NodeCore {
   #reportDown(): void {
     if (this.#epoch === 0 || (this.#state !== 'recovering' && this.#fenced === undefined)) return;
     const reason = this.#fenced ?? 'its PostgreSQL is not available';
-    if (this.#duties !== undefined) this.#exclude(this.#settings.self, this.#epoch, reason);
+    if (this.#duties !== undefined) this.#exclude(this.#settings.self, this.#epoch, reason, false);
     else if (this.#leader !== undefined) {
-      this.#send(this.#leader.node, { t: 'suspect', node: this.#settings.self, epoch: this.#epoch, reason });
+      this.#send(this.#leader.node, {
+        t: 'suspect',
+        node: this.#settings.self,
+        epoch: this.#epoch,
+        reason,
+        slow: false,
+      });
     }
   }
 
   #askForAdmission(): void {
     const leader = this.#leader;
-    if (leader === undefined || this.#fenced !== undefined || this.#queue.length > ADMIT_WITHIN) return;
+    if (leader === undefined || this.#fenced !== undefined) return;
     if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
-    if (this.#now - this.#askedAt < this.#settings.resendAfter) return;
-    this.#askedAt = this.#now;
+    if (!this.#admission.isTime(this.#now, this.#queue.length)) return;
     this.#state = 'joining';
     const { self } = this.#settings;
     const command: LogCommand = { type: 'admit', node: self, previous: this.#guard.lastEpoch(self), time: this.#wall };
@@ -557,9 +571,9 @@ export class NodeCore {
         return this.#announce(effect.gid, effect.to);
       case 'suspect': {
         const reason = `no vote for ${effect.gid} within member.vote_timeout`;
-        if (this.#duties !== undefined) return this.#exclude(effect.node, effect.epoch, reason);
+        if (this.#duties !== undefined) return this.#exclude(effect.node, effect.epoch, reason, true);
         if (this.#leader !== undefined) {
-          this.#send(this.#leader.node, { t: 'suspect', node: effect.node, epoch: effect.epoch, reason });
+          this.#send(this.#leader.node, { t: 'suspect', node: effect.node, epoch: effect.epoch, reason, slow: true });
         }
         return;
       }

@@ -47,6 +47,8 @@ export type LogCommand =
       readonly epoch: Epoch;
       readonly reason: string;
       readonly time: number;
+      /** It answered, and its votes did not come. */
+      readonly slow?: boolean;
     };
 
 /**

@@ -22,6 +22,11 @@ export interface HistorySource {
   readerOptions(): Pick<HistoryReaderOptions, 'connection' | 'slot' | 'publication'>;
 }
 
+/** The history that is kept here begins later. */
+export class HistoryGone extends Error {
+  override readonly name = 'HistoryGone';
+}
+
 /** Bytes read ahead for one reader. */
 const READ_AHEAD = 4 * 1024 * 1024;
 /** Milliseconds that an answer waits for something to happen, and that a reader may be silent. */
@@ -132,7 +137,7 @@ export class HistoryServer {
     const key = `${reader} ${database}`;
     const source = this.#source(database);
     if (source === undefined) throw new Error(`database "${database}" is not available here`);
-    if (after < source.from) throw new Error(`the history kept here begins after log index ${source.from}`);
+    if (after < source.from) throw new HistoryGone(`the history kept here begins after log index ${source.from}`);
     let reading = this.#readings.get(key);
     if (reading !== undefined && (reading.position !== after || reading.headersOnly !== headersOnly)) {
       this.#end(key, reading);

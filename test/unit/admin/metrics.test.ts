@@ -32,6 +32,7 @@ describe('metrics', () => {
         'pgmm_log_term',
         'pgmm_phase_seconds',
         'pgmm_raft_fsync_seconds',
+        'pgmm_reclone_bytes',
         'pgmm_referee_seconds',
         'pgmm_referee_up',
         'pgmm_replay_rows_total',

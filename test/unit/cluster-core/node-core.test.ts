@@ -68,8 +68,8 @@ class Story {
   }
 }
 
-const gid = (node: number, at: number): Gid =>
-  formatGid({ cluster: 'test', node: nodeId(node), epoch: epoch(at), sequence: 1, clock: 1 });
+const gid = (node: number, at: number, sequence = 1): Gid =>
+  formatGid({ cluster: 'test', node: nodeId(node), epoch: epoch(at), sequence, clock: 1 });
 const types = (effects: readonly NodeEffect[]) => effects.map(({ type }) => type);
 
 test('an admission that was in the log before the run began is not taken for its own', () => {
@@ -119,14 +119,20 @@ test('what other nodes committed before an admission is caught up first, and onl
   story.admit(2);
   const missing = { type: 'missing', gid: gid(2, 1), index: 2, database: 'app', member: false };
   expect(story.commit(gid(2, 1))).toContainEqual(missing);
+  story.commit(gid(2, 1, 2));
   story.step({ type: 'leadership', leader: two, term: 1, ready: false });
+  story.tick();
+  expect(story.core.state).toBe('catching-up');
+  // Only when what is missing turns out to be to be had.
+  story.step({ type: 'caught-up', gid: gid(2, 1), index: logIndex(2), database: 'app' });
+  story.step({ type: 'committed', index: logIndex(2) });
   story.tick();
   story.admit(1);
   expect(story.core.state).toBe('member');
   expect(story.core.refusal).toMatch('catching up');
-  const effects = story.step({ type: 'caught-up', gid: gid(2, 1), index: logIndex(2), database: 'app' });
+  const effects = story.step({ type: 'caught-up', gid: gid(2, 1, 2), index: logIndex(3), database: 'app' });
   expect(types(effects)).toContain('commit');
-  story.step({ type: 'committed', index: logIndex(2) });
+  story.step({ type: 'committed', index: logIndex(3) });
   expect(story.core.refusal).toBeUndefined();
 });
 

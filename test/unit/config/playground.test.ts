@@ -4,9 +4,19 @@ import { proxyConfig } from '../../../src/cli/dev/proxy-config.ts';
 import { isWitness } from '../../../src/config/schema.ts';
 import { parseConfig } from '../../../src/config/load.ts';
 
+const reclone = { dataDirectory: '/pg', stop: 'stop', start: 'start' };
+
 it('what pgmm dev writes can be read', () => {
   const ports = new PortPlan(6001, 3);
-  const text = proxyConfig({ node: 2, ports, secret: 'x'.repeat(32), dataDir: '/d', postgresHost: '/s', relays: true });
+  const text = proxyConfig({
+    node: 2,
+    ports,
+    secret: 'x'.repeat(32),
+    dataDir: '/d',
+    postgresHost: '/s',
+    relays: true,
+    reclone,
+  });
   const config = parseConfig(text, 'pgmm.yaml');
   expect(config.nodes.map(({ id }) => id)).toEqual([1, 2, 3]);
   expect(config.postgres).toMatchObject({ host: '/s', port: ports.postgres(2) });
@@ -15,7 +25,7 @@ it('what pgmm dev writes can be read', () => {
 it('what pgmm dev writes of a third vote can be read', () => {
   const of = (node: number, more: { witness?: number; referee?: string }, nodes = 3) => {
     const ports = new PortPlan(6001, nodes);
-    const input = { node, ports, secret: 'x'.repeat(32), dataDir: '/d', postgresHost: '/s', relays: true };
+    const input = { node, ports, secret: 'x'.repeat(32), dataDir: '/d', postgresHost: '/s', relays: true, reclone };
     return parseConfig(proxyConfig({ ...input, ...more }), 'pgmm.yaml');
   };
   expect(isWitness(of(3, { witness: 3 }))).toBe(true);

@@ -1,0 +1,68 @@
+import type { CloneClient } from '../../cluster/reclone/clone-client.ts';
+import { CloneServer } from '../../cluster/reclone/clone-server.ts';
+import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
+import { Recloner } from '../../cluster/reclone/recloner.ts';
+import type { CatchUp } from '../../cluster/catch-up.ts';
+import type { ClusterNode } from '../../cluster/node.ts';
+import type { PeerLinks } from '../../cluster/peer-links.ts';
+import { clientConfig } from '../../config/client-config.ts';
+import type { Config } from '../../config/schema.ts';
+import { BaseBackup } from '../../replication/base-backup/base-backup.ts';
+import type { RaftNode } from '../../consensus/raft-node.ts';
+import type { Logger } from '../../runtime/log.ts';
+import { dataNodes } from './parts.ts';
+
+export interface RecloneParts {
+  readonly node: ClusterNode;
+  readonly raft: RaftNode;
+  readonly links: PeerLinks;
+  readonly catchUp: CatchUp;
+  readonly client: CloneClient;
+  readonly log: Logger;
+  /** The proxy is to stop, so that the copy can be put in place. */
+  readonly complete: () => void;
+}
+
+export function createCloneServer({ postgres, databases, reclone, keepalive }: Config): CloneServer {
+  const { host, port, user, password, ssl } = clientConfig(postgres);
+  return new CloneServer(() =>
+    BaseBackup.begin(
+      {
+        host: host ?? postgres.host,
+        port: port ?? postgres.port,
+        user: user ?? postgres.user,
+        password: typeof password === 'string' ? password : undefined,
+        ssl,
+        database: databases[0],
+        applicationName: 'pgmm copy',
+        keepalive,
+      },
+      reclone.maxRate,
+    ),
+  );
+}
+
+export function createRecloner(config: Config, parts: RecloneParts): Recloner {
+  const { node, raft, links, catchUp, client, log, complete } = parts;
+  const { mode, dataDirectory, stop, start, wait } = config.reclone;
+  const others = dataNodes(config)
+    .map(({ id }) => id)
+    .filter((id) => id !== config.node);
+  const canBePutInPlace = dataDirectory !== undefined && stop !== undefined && start !== undefined;
+  return new Recloner({
+    automatic: mode === 'automatic',
+    data: canBePutInPlace ? new DataDirectory(dataDirectory) : undefined,
+    ...{ wait, others, client, log, complete, directory: config.dataDir },
+    hopeless: () => catchUp.hopeless,
+    isMember: () => node.core.state === 'member',
+    donors: () => {
+      const { leader } = raft.status;
+      // Without a leader it is not known who is a member.
+      if (leader === null) return [];
+      const members = others.filter(
+        (id) => links.isUp(id) && node.core.guard.members.has(id) && node.heardOf(id)?.postgres,
+      );
+      return members.sort((a, b) => Number(a === leader) - Number(b === leader));
+    },
+  });
+}

@@ -1,0 +1,70 @@
+import type { NodeId } from '../../runtime/ids.ts';
+import type { CloneMessage, PeerMessage } from '../messages.ts';
+
+export interface ClonePiece {
+  readonly bytes: Buffer;
+  readonly end: boolean;
+  /** Bytes of the donor's data directory, as it estimates. */
+  readonly total: number;
+}
+
+interface Pending {
+  readonly donor: NodeId;
+  readonly id: number;
+  resolve(piece: ClonePiece): void;
+  reject(error: Error): void;
+  readonly timer: NodeJS.Timeout;
+}
+
+/** Bytes of one answer. */
+const PIECE = 1024 * 1024;
+/** Milliseconds for an answer: the first one waits for a checkpoint. */
+const TIMEOUT = 120_000;
+
+/** Asks a donor for a copy of its PostgreSQL, one piece at a time. */
+export class CloneClient {
+  readonly #send: (to: NodeId, message: PeerMessage) => boolean;
+  #pending: Pending | undefined;
+  #id = 0;
+
+  constructor(send: (to: NodeId, message: PeerMessage) => boolean) {
+    this.#send = send;
+  }
+
+  /** Rejects with the donor's reason, or when it can't be asked or does not answer. */
+  read(donor: NodeId, from: number): Promise<ClonePiece> {
+    return new Promise((resolve, reject) => {
+      const id = ++this.#id;
+      const timer = setTimeout(() => this.#fail('no answer in time'), TIMEOUT);
+      this.#pending = { donor, id, resolve, reject, timer };
+      if (!this.#send(donor, { t: 'clone', id, from, limit: PIECE })) this.#fail('no link');
+    });
+  }
+
+  onAnswer(from: NodeId, { id, clone, end, total, error }: CloneMessage): void {
+    const pending = this.#pending;
+    if (pending?.id !== id || pending.donor !== from) return;
+    if (error !== undefined) return this.#fail(error);
+    clearTimeout(pending.timer);
+    this.#pending = undefined;
+    // A view into what was received, which goes on to be used.
+    pending.resolve({ bytes: Buffer.from(clone), end, total });
+  }
+
+  /** The link to a node is down: what it was asked for will not come. */
+  onDown(node: NodeId): void {
+    if (this.#pending?.donor === node) this.#fail('the link broke');
+  }
+
+  stop(): void {
+    this.#fail('stopped');
+  }
+
+  #fail(reason: string): void {
+    const pending = this.#pending;
+    if (pending === undefined) return;
+    clearTimeout(pending.timer);
+    this.#pending = undefined;
+    pending.reject(new Error(`node ${pending.donor}: ${reason}`));
+  }
+}

@@ -1,0 +1,109 @@
+import type { PgError } from '../../runtime/errors.ts';
+import { readDataRow } from '../../wire/backend-messages.ts';
+import { Backend } from '../../wire/codes.ts';
+import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
+import { FrontendWriter } from '../../wire/frontend.ts';
+
+export interface BaseBackupPiece {
+  /** Frames `[u32 length][CopyData of BASE_BACKUP]`, cut anywhere. */
+  readonly bytes: Buffer;
+  readonly end: boolean;
+  /** Bytes of the whole data directory, as the server estimates. */
+  readonly total: number;
+}
+
+/** Bytes read ahead of whoever takes them. */
+const READ_AHEAD = 4 * 1024 * 1024;
+/** Of the second result set: where the tablespace is, null for the data directory itself, and its size in kB. */
+const LOCATION = 1;
+const SIZE = 2;
+
+/**
+ * A running PostgreSQL's data directory as a stream of bytes ("Streaming Replication Protocol": BASE_BACKUP), with the WAL that makes it consistent and
+ * a manifest with checksums. As slow as it is taken: PostgreSQL waits, and nobody else does.
+ */
+export class BaseBackup {
+  readonly #server: ServerConnection;
+  #queue: Buffer[] = [];
+  #bytes = 0;
+  #resultSets = 0;
+  #total = 0;
+  #ended = false;
+  #error: Error | undefined;
+  #wake: (() => void) | undefined;
+
+  /** `rate`: bytes per second at most. Rejects with the server's error. */
+  static async begin(options: ConnectionOptions, rate: number): Promise<BaseBackup> {
+    return new BaseBackup(await ServerConnection.connect({ ...options, replication: true }), rate);
+  }
+
+  private constructor(server: ServerConnection, rate: number) {
+    this.#server = server;
+    const kilobytes = Math.min(1024 * 1024, Math.max(32, Math.floor(rate / 1024)));
+    const command =
+      "BASE_BACKUP (LABEL 'pgmm', PROGRESS, CHECKPOINT 'fast', WAL, WAIT 0, MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256', " +
+      `MAX_RATE ${kilobytes})`;
+    server.request(new FrontendWriter().query(command).take(), {
+      message: (type, bytes, start, end) => this.#message(type, bytes, start, end),
+      done: (error) => this.#done(error),
+    });
+  }
+
+  #message(type: number, bytes: Buffer, start: number, end: number): void {
+    if (type === Backend.rowDescription) this.#resultSets += 1;
+    else if (type === Backend.dataRow && this.#resultSets === 2)
+      this.#tablespace(readDataRow(bytes.subarray(start, end)));
+    else if (type === Backend.copyData) this.#push(bytes.subarray(start + 5, end));
+  }
+
+  #tablespace(row: readonly (string | null)[]): void {
+    this.#total += Number(row[SIZE] ?? 0) * 1024;
+    if (row[LOCATION] === null) return;
+    this.#fail(new Error(`the server has a tablespace in ${row[LOCATION]}, and tablespaces are not copied`));
+  }
+
+  #push(data: Buffer): void {
+    const frame = Buffer.allocUnsafe(4 + data.length);
+    frame.writeUInt32BE(data.length);
+    data.copy(frame, 4);
+    this.#queue.push(frame);
+    this.#bytes += frame.length;
+    if (this.#bytes > READ_AHEAD) this.#server.pause();
+    this.#wake?.();
+  }
+
+  #done(error: PgError | undefined): void {
+    if (error !== undefined) this.#fail(error);
+    this.#ended = true;
+    this.#server.end();
+    this.#wake?.();
+  }
+
+  #fail(error: Error): void {
+    this.#error ??= error;
+    this.#server.destroy();
+    this.#wake?.();
+  }
+
+  /** About `limit` bytes. Rejects with what went wrong, and then always. */
+  async take(limit: number): Promise<BaseBackupPiece> {
+    while (this.#queue.length === 0 && !this.#ended && this.#error === undefined) {
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+      this.#wake = undefined;
+    }
+    if (this.#error !== undefined) throw this.#error;
+    const taken: Buffer[] = [];
+    let size = 0;
+    for (let next = this.#queue.shift(); next !== undefined; next = size < limit ? this.#queue.shift() : undefined) {
+      taken.push(next);
+      size += next.length;
+    }
+    this.#bytes -= size;
+    if (this.#bytes < READ_AHEAD) this.#server.resume();
+    return { bytes: Buffer.concat(taken), end: this.#ended && this.#queue.length === 0, total: this.#total };
+  }
+
+  stop(): void {
+    this.#fail(new Error('nobody takes the copy any more'));
+  }
+}
