@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import type { NodeId } from '../runtime/ids.ts';
 import { DDL_SQL } from './sql/ddl.ts';
+import { GUARD_SQL } from './sql/guard.ts';
 import { IDENTITY_SQL } from './sql/identity.ts';
 import { LARGE_OBJECTS_PRIVILEGES_SQL, LARGE_OBJECTS_SQL } from './sql/large-objects.ts';
 import { OUTCOME_PRIVILEGES_SQL, OUTCOME_SQL } from './sql/outcome.ts';
@@ -24,7 +25,7 @@ export const PUBLICATION = 'pgmm';
 export const ANNOUNCE_SETTING = 'multimaster.ddl';
 
 const SQL = [
-  ...[SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, DDL_SQL, REWRITE_SQL, OUTCOME_SQL, LARGE_OBJECTS_SQL],
+  ...[SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, GUARD_SQL, DDL_SQL, REWRITE_SQL, OUTCOME_SQL, LARGE_OBJECTS_SQL],
   ...[PRIVILEGES_SQL, OUTCOME_PRIVILEGES_SQL, LARGE_OBJECTS_PRIVILEGES_SQL],
 ].join('\n');
 const FINGERPRINT = createHash('sha256').update(SQL).update(JSON.stringify(EVENT_TRIGGERS)).digest('hex').slice(0, 16);

@@ -26,6 +26,8 @@ export const DEFAULTS = {
   commit: { order: 'strict', decision_timeout: '30s' },
   /** Most applications would rather read what was true seconds ago than nothing. */
   reads: { outside_cluster: 'serve' },
+  /** On puts a trigger on every table; writes past the proxy are counted and logged without it. */
+  guard: 'off',
   /**
    * Sessions: the replay of concurrent transactions shares fsyncs, and beyond eight little is gained. Statements: one
    * per table and kind of change, on every session. Waiting: most replays take less than 2 ms unless something blocks them.

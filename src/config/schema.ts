@@ -104,6 +104,7 @@ export const configSchema = group({
     decision_timeout: duration('100ms', '1h').prefault(DEFAULTS.commit.decision_timeout),
   }).prefault({}),
   reads: group({ outside_cluster: choice(['serve', 'refuse']).default(DEFAULTS.reads.outside_cluster) }).prefault({}),
+  guard: choice(['off', 'on']).default(DEFAULTS.guard),
   apply: group({
     sessions: integer(1, 256).default(DEFAULTS.apply.sessions),
     statement_cache: integer(0, 100_000).default(DEFAULTS.apply.statement_cache),

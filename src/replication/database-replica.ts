@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
+import { fixGuard, switchGuard } from '../catalog/guard.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
 import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
 import { PgError } from '../runtime/errors.ts';
@@ -36,6 +37,8 @@ export interface DatabaseReplicaOptions {
   readonly directory: string;
   readonly handedOut: () => LogIndex;
   readonly retention: Retention;
+  /** Where clients are sent that write past the proxy; undefined: they may. */
+  readonly guard: string | undefined;
   readonly log: Logger;
   /** Whether a decoded transaction belongs to this run and is under way. */
   readonly wants: (gid: Gid) => boolean;
@@ -51,6 +54,8 @@ export interface DatabaseReplicaOptions {
 
 const OWN_OID = 'SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()';
 const UNDEFINED_OBJECT = '42704';
+
+const GUARD_WAITS = 'the guard waits for tables that are in use';
 
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
@@ -109,6 +114,7 @@ export class DatabaseReplica {
     await admission?.examine(this.#control);
     await installCatalog(this.#control, { nodeId: node, stride });
     await admission?.adopt(this.#control);
+    await switchGuard((sql, values) => this.#control.ask(sql, values), this.#options.guard);
     this.#safety = await loadSafety(this.#control);
     const oid = (await this.#control.ask<{ oid: number }>(OWN_OID)).rows[0].oid.toString();
     this.#spare = await this.#connect('rollback');
@@ -229,6 +235,12 @@ export class DatabaseReplica {
         publication: PUBLICATION,
       }),
     };
+  }
+
+  /** Brings the guard to the tables that are not in use. */
+  async fixGuard(): Promise<void> {
+    const left = await fixGuard((sql, values) => this.#keeper.ask(sql, values));
+    if (left > 0) this.#options.log.info({ database: this.#options.database, tables: left }, GUARD_WAITS);
   }
 
   /** How much WAL was durable when the history slot was last looked at; undefined before that. */

@@ -35,7 +35,7 @@ export interface LocalReplicaOptions {
   readonly databases: readonly string[];
   readonly database: Pick<
     DatabaseReplicaOptions,
-    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut' | 'retention'
+    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut' | 'retention' | 'guard'
   >;
   /** The lowest log index from which some node may ask to go on; 0 while that is not known. */
   readonly neededHistory: () => LogIndex;
@@ -57,6 +57,7 @@ const SWEEP_INTERVAL = 5000;
 /** Milliseconds after which a replay that was found waiting is looked at again, at the latest. */
 const MAX_PATIENCE = 200;
 const HISTORY_INTERVAL = 5000;
+const GUARD_INTERVAL = 5000;
 
 /**
  * The local PostgreSQL as the cluster node sees it: all coordinated databases together, up or down as a whole. A lost
@@ -73,6 +74,7 @@ export class LocalReplica {
   #stopped = false;
   #recovering: Promise<void> | undefined;
   #recoverAgain = false;
+  #fixingGuards = false;
   readonly #history = new HistoryServer((database) => this.#databases.get(database)?.history);
   readonly #rollbacks = new Set<Promise<void>>();
   readonly #origin = new Map<Gid, string>();
@@ -99,6 +101,7 @@ export class LocalReplica {
     void this.#connect();
     this.#timers.push(setInterval(() => void this.#sweep(), SWEEP_INTERVAL));
     this.#timers.push(setInterval(() => void this.#advanceHistory(), HISTORY_INTERVAL));
+    this.#timers.push(setInterval(() => void this.#fixGuards(), GUARD_INTERVAL));
   }
 
   /** Why it can't be used now; undefined while it can, or before it was tried. */
@@ -135,6 +138,7 @@ export class LocalReplica {
         this.#problem = undefined;
         this.#options.log.info('connected to the local PostgreSQL');
         this.recover();
+        void this.#fixGuards();
         return;
       } catch (error) {
         const { message } = error as Error;
@@ -451,6 +455,18 @@ export class LocalReplica {
       this.#options.log.warn({ err: error }, 'prepared transactions could not be looked through');
     }
     this.#suspects = found;
+  }
+
+  async #fixGuards(): Promise<void> {
+    if (!this.#up || this.#fixingGuards) return;
+    this.#fixingGuards = true;
+    try {
+      for (const database of this.#databases.values()) await database.fixGuard();
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'the guard could not be brought to all tables');
+    } finally {
+      this.#fixingGuards = false;
+    }
   }
 
   async stop(): Promise<void> {

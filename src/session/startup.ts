@@ -17,6 +17,8 @@ export type StartupPlan =
     };
 
 const READ_ONLY = 'default_transaction_read_only';
+/** Tells the guard that a session goes through the proxy; see catalog/sql/guard.ts. */
+const PROXY = 'multimaster.proxy';
 
 /**
  * Server sessions of a coordinated database run with default_transaction_read_only on: what is passed on as a read can't
@@ -44,7 +46,7 @@ export function planStartup(parameters: ReadonlyMap<string, string>, databases: 
   const value = parameters.get(READ_ONLY) ?? inOptions.values.at(-1) ?? 'off';
   const forServer = new Map(parameters);
   forServer.delete(READ_ONLY);
-  forServer.set('options', [inOptions.rest, `-c ${READ_ONLY}=on`].join(' ').trim());
+  forServer.set('options', [inOptions.rest, `-c ${READ_ONLY}=on -c ${PROXY}=on`].join(' ').trim());
   return {
     type: 'session',
     database,

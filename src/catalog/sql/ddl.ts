@@ -16,6 +16,7 @@ export const DDL_SQL = `
 CREATE OR REPLACE FUNCTION multimaster.refuse_nested(tag text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog AS $function$
 BEGIN
+  PERFORM multimaster.refuse_bypass(tag);
   RAISE EXCEPTION '% is not supported inside a function, a DO block, a trigger or another statement', tag
     USING ERRCODE = '0A000', DETAIL = 'The other nodes would not see it. Temporary objects may be created there.',
       HINT = 'Send it as a statement of its own.';
@@ -113,12 +114,15 @@ BEGIN
       WHERE c.classid = 'pg_class'::regclass AND c.object_type = 'table' AND t.isleaf
     ) o
     JOIN pg_class r ON r.oid = o.objid
-    WHERE r.relkind IN ('r', 'S') AND r.relpersistence <> 't'
+    WHERE r.relkind IN ('r', 'p', 'S') AND r.relpersistence <> 't'
   LOOP
-    IF touched.relkind = 'r' THEN
-      PERFORM multimaster.fix_identity(touched.relation), multimaster.fix_deferrable(touched.relation);
-    ELSE
+    IF touched.relkind = 'S' THEN
       PERFORM multimaster.align_sequence(touched.relation);
+    ELSE
+      IF touched.relkind = 'r' THEN
+        PERFORM multimaster.fix_identity(touched.relation), multimaster.fix_deferrable(touched.relation);
+      END IF;
+      PERFORM multimaster.fix_guard(touched.relation);
     END IF;
   END LOOP;
 END

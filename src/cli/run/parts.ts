@@ -20,6 +20,12 @@ export function dataNodes({ nodes }: Pick<Config, 'nodes'>): readonly NodeConfig
   return nodes.filter(({ witness }) => !witness);
 }
 
+/** Where applications connect to this node, for hints. */
+export function ownClientAddress({ node, nodes, listen }: Pick<Config, 'node' | 'nodes' | 'listen'>): string {
+  const { host, port } = nodes.find(({ id }) => id === node)?.client ?? listen;
+  return ['0.0.0.0', '::', '*'].includes(host) ? `port ${port} of this machine` : `${host}:${port}`;
+}
+
 export function nodeSettings(config: Config): NodeSettings {
   const { node, heartbeat, member, commit } = config;
   const ids = dataNodes(config).map(({ id }) => id);

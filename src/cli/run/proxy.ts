@@ -40,6 +40,7 @@ import {
   ELECTION_TICKS,
   lastIndexOf,
   nodeSettings,
+  ownClientAddress,
 } from './parts.ts';
 import { createCloneServer, createRecloner } from './reclone-parts.ts';
 import { NodeStatusSource } from './status-source.ts';
@@ -201,6 +202,7 @@ export class Proxy {
         directory: this.#config.dataDir,
         handedOut: () => this.#node.core.handedOut,
         retention: this.#config.retention,
+        guard: this.#config.guard === 'on' ? ownClientAddress(this.#config) : undefined,
       },
       neededHistory: () => this.#neededHistory(),
       admission: this.#createAdmission(),

@@ -9,17 +9,20 @@ describe('the plan for a StartupMessage', () => {
   it('runs sessions read-only by default, and keeps the client its own value', () => {
     const options = (found: StartupPlan): unknown =>
       found.type === 'session' && [found.parameters.get('options'), found.readOnly];
-    expect(options(plan({ user: 'u', database: 'app' }))).toEqual(['-c default_transaction_read_only=on', false]);
+    expect(options(plan({ user: 'u', database: 'app' }))).toEqual([
+      '-c default_transaction_read_only=on -c multimaster.proxy=on',
+      false,
+    ]);
     expect(
       options(plan({ user: 'u', database: 'app', options: '-c a=b -c default_transaction_read_only=off' })),
-    ).toEqual(['-c a=b -c default_transaction_read_only=on', false]);
+    ).toEqual(['-c a=b -c default_transaction_read_only=on -c multimaster.proxy=on', false]);
     const named = plan({
       user: 'u',
       database: 'app',
       default_transaction_read_only: 'ON',
       options: '-c default_transaction_read_only=off',
     });
-    expect(options(named)).toEqual(['-c default_transaction_read_only=on', true]);
+    expect(options(named)).toEqual(['-c default_transaction_read_only=on -c multimaster.proxy=on', true]);
     expect(named.type === 'session' && named.parameters.has('default_transaction_read_only')).toBe(false);
   });
 
