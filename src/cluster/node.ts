@@ -118,7 +118,10 @@ export class ClusterNode implements Commits {
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
     this.core = new NodeCore(options.settings, undefined, options.lastIndex);
-    this.clock = new HybridClock(Date.now);
+    this.clock = new HybridClock(
+      () => Date.now(),
+      () => performance.now(),
+    );
     this.turns = new Turns(options.retryPatience);
     this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);
   }

@@ -122,7 +122,10 @@ export class SimNode implements Endpoint {
     this.#events.length = 0;
     this.#stepping = false;
     this.#sequence = 0;
-    this.clock = new HybridClock(() => this.wall);
+    this.clock = new HybridClock(
+      () => this.wall,
+      () => this.now,
+    );
     const restored = this.storage.durable;
     this.raft = new RaftCore(
       {
