@@ -19,6 +19,7 @@ import type { CatchUp } from './catch-up.ts';
 import type { CloneClient } from './reclone/clone-client.ts';
 import type { CloneServer } from './reclone/clone-server.ts';
 import type { HistoryClient } from './history-client.ts';
+import { InDoubtList, type InDoubt } from './in-doubt.ts';
 import { OutcomeUnavailable, type Outcomes } from './outcomes.ts';
 import type { ChangeSource, Replica } from './ports.ts';
 import { RemoteChanges } from './remote-changes.ts';
@@ -97,6 +98,7 @@ export class ClusterNode implements Commits {
   readonly #own = new Map<Gid, OwnCommit>();
   readonly #sources = new Map<Gid, ChangeSource>();
   readonly #remote: RemoteChanges;
+  readonly #inDoubt: InDoubtList;
   readonly #heard = new Map<NodeId, Beat>();
   readonly #progressSent = new Map<Gid, number>();
   readonly #events: NodeEvent[] = [];
@@ -118,6 +120,7 @@ export class ClusterNode implements Commits {
   constructor(options: ClusterNodeOptions) {
     this.#options = options;
     this.core = new NodeCore(options.settings, undefined, options.lastIndex);
+    this.#inDoubt = new InDoubtList(this.core, options.settings.self);
     this.clock = new HybridClock(
       () => Date.now(),
       () => performance.now(),
@@ -166,6 +169,7 @@ export class ClusterNode implements Commits {
       postgres: this.#postgresUp,
     });
     this.step({ type: 'tick', now: performance.now(), wall: Date.now() });
+    this.#inDoubt.look(performance.now());
   }
 
   /** Events that effects bring about at once are taken after the event under way. */
@@ -304,6 +308,10 @@ export class ClusterNode implements Commits {
   #keepSource(from: NodeId, { gid, data }: Extract<PeerMessage, { t: 'announce' }>): void {
     if (this.#sources.has(gid)) return;
     this.#sources.set(gid, data === undefined ? this.#remote.source(gid, from) : { type: 'inline', data });
+  }
+
+  inDoubt(): readonly InDoubt[] {
+    return this.#inDoubt.list(performance.now());
   }
 
   /** The last heartbeat of a peer. */

@@ -48,6 +48,8 @@ export interface Commits {
   withdraw(gid: Gid): void;
   /** What became of the transaction of that name (multimaster.outcome). Rejects with a PgError. */
   outcome(name: string): Promise<string>;
+  /** What is neither committed nor rolled back on this node (multimaster.in_doubt), as plain data. */
+  inDoubt(): readonly object[];
   /**
    * To be called when PREPARE TRANSACTION is sent. From then on only the coordinator decides.
    * `prepared` must be called with the server's answer: undefined on success. The promise never rejects.

@@ -92,6 +92,13 @@ describe('the outcome of a transaction', () => {
     // A minority does not guess.
     await waitFor('node 3 notices', async () => !(await isReady(cluster, 3)));
     await expect(clients[2].query(`SELECT multimaster.outcome('${gid}')`)).rejects.toMatchObject({ code: '57P03' });
+    const doubts = await clients[2].query<Record<string, unknown>>(
+      `SELECT gid, origin, database, state, age > '0' AND age < '10min' AS plausible, waits_for FROM multimaster.in_doubt()`,
+    );
+    expect(doubts.rows).toContainEqual({
+      ...{ gid, origin: 3, database: 'postgres', state: 'voting', plausible: true },
+      waits_for: 'the votes of nodes 1, 2',
+    });
     // Once node 3 is excluded, the others know that it is over.
     const others = () => clients[0].query<{ outcome: string }>(`SELECT multimaster.outcome('${gid}')`);
     await waitFor('the others know', async () => (await others()).rows[0].outcome === 'aborted', { timeoutMs: 60_000 });

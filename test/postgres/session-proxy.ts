@@ -62,6 +62,10 @@ class LocalCommits implements Commits {
     this.revealed.add(gid);
   }
 
+  inDoubt(): readonly object[] {
+    return [];
+  }
+
   withdraw(gid: Gid): void {
     this.revealed.delete(gid);
   }

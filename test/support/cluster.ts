@@ -30,6 +30,8 @@ export interface ClusterOptions {
   readonly dir?: string;
   readonly firstPort?: number;
   readonly env?: NodeJS.ProcessEnv;
+  /** The words before its command, such as those that run it in a network namespace. */
+  readonly within?: readonly string[];
 }
 
 export interface ClusterNode {
@@ -83,7 +85,13 @@ export class TestCluster {
     const stub = {
       PGMM_DEV_PROXY_COMMAND: JSON.stringify([process.execPath, ...TSX, inRoot('test/support/stub-proxy.ts')]),
     };
-    const child = spawn(process.execPath, [...program(options.stub === true), ...args], {
+    const [command, ...words] = [
+      ...(options.within ?? []),
+      process.execPath,
+      ...program(options.stub === true),
+      ...args,
+    ];
+    const child = spawn(command, words, {
       cwd: ROOT,
       env: { ...process.env, ...(options.stub === true ? stub : {}), ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,6 +1,6 @@
 /**
  * What clients may ask about transactions. The proxy knows the answers, and sets multimaster.answers just before a statement that
- * calls one of these (session/questions.ts): `{ current, outcomes: { gid: outcome }, error }`. Whoever sets it himself deceives
+ * calls one of these (session/questions.ts): `{ current, outcomes: { gid: outcome }, inDoubt, error }`. Whoever sets it himself deceives
  * nobody else.
  */
 export const OUTCOME_SQL = `
@@ -41,8 +41,19 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $function$
   SELECT multimaster.answers() ->> 'current'
 $function$;
 COMMENT ON FUNCTION multimaster.current_gid() IS 'the name under which the open transaction block will be committed; null outside of one';
+
+CREATE OR REPLACE FUNCTION multimaster.in_doubt(
+  OUT gid text, OUT origin integer, OUT database text, OUT state text, OUT age interval, OUT waits_for text
+) RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $function$
+  SELECT d ->> 'gid', (d ->> 'origin')::integer, d ->> 'database', d ->> 'state',
+    (d ->> 'ageMs')::float8 * interval '1 millisecond',
+    (SELECT string_agg(w, '; ') FROM jsonb_array_elements_text(d -> 'waitsFor') w)
+  FROM jsonb_array_elements(multimaster.answers() -> 'inDoubt') d
+$function$;
+COMMENT ON FUNCTION multimaster.in_doubt() IS 'transactions that are neither committed nor rolled back on this node';
 `;
 
 /** After PRIVILEGES_SQL: what everyone may call. */
 export const OUTCOME_PRIVILEGES_SQL =
-  'GRANT EXECUTE ON FUNCTION multimaster.answers(), multimaster.outcome(text), multimaster.current_gid() TO PUBLIC;';
+  'GRANT EXECUTE ON FUNCTION multimaster.answers(), multimaster.outcome(text), multimaster.current_gid(), multimaster.in_doubt() TO PUBLIC;';

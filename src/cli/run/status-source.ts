@@ -1,13 +1,11 @@
 import { performance } from 'node:perf_hooks';
 import { DIRECTIONS, type Direction, type Metrics } from '../../admin/metrics.ts';
-import type { Bypass, ClusterStatus, InDoubtTransaction, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { Bypass, ClusterStatus, NodeStatus, StatusSource } from '../../admin/status.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import { CatchUpProgress } from '../../cluster/catch-up-progress.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
-import { STEPS } from '../../runtime/hybrid-clock.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
-import { parseGid } from '../../commit/gid.ts';
 import type { Config } from '../../config/schema.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { LocalReplica } from '../../replication/local-replica.ts';
@@ -37,14 +35,6 @@ interface Parts {
 const REPORT_EVERY = 5000;
 
 const VERSION = '0.1.0';
-
-const STATES = {
-  preparing: 'preparing',
-  collecting: 'voting',
-  proposing: 'proposed',
-  decided: 'decided',
-  aborting: 'prepared',
-} as const;
 
 /** What this node knows of itself and the others, for `/status` and for the gauges. */
 export class NodeStatusSource implements StatusSource {
@@ -81,7 +71,7 @@ export class NodeStatusSource implements StatusSource {
       log: { last: lastIndex, committed: commitIndex },
       nodes: dataNodes(config).map((other) => this.#node(other)),
       referee: this.#parts.referee?.status ?? null,
-      inDoubt: this.#inDoubt(),
+      inDoubt: node.inDoubt(),
       postgres: {
         state: replica.isUp ? 'up' : 'down',
         version: null,
@@ -111,33 +101,6 @@ export class NodeStatusSource implements StatusSource {
       lag: committed === null ? null : Math.max(0, raft.status.commitIndex - committed),
       client: client === undefined ? null : `${client.host}:${client.port}`,
     };
-  }
-
-  #inDoubt(): InDoubtTransaction[] {
-    const { core } = this.#parts.node;
-    const now = performance.now();
-    const own = core.coordinator.list().map(({ gid, database, phase, begun, waitsFor }) => ({
-      gid,
-      origin: this.#parts.config.node,
-      database,
-      state: STATES[phase],
-      ageMs: Math.round(now - begun),
-      waitsFor: [waitsFor],
-    }));
-    const foreign = core.participant.list().map(({ gid, database, state }) => ({
-      gid,
-      origin: originOf(gid),
-      database,
-      state:
-        state === 'decided'
-          ? ('decided' as const)
-          : state === 'prepared'
-            ? ('prepared' as const)
-            : ('preparing' as const),
-      ageMs: Math.max(0, Math.round(Date.now() - (parseGid(gid)?.clock ?? 0) / STEPS)),
-      waitsFor: [state === 'prepared' ? `the decision of node ${originOf(gid)}` : `replay: ${state}`],
-    }));
-    return [...own, ...foreign];
   }
 
   /** A node on its way back is news, until it has arrived. */
@@ -211,5 +174,3 @@ export class NodeStatusSource implements StatusSource {
     }
   }
 }
-
-const originOf = (gid: string): number => parseGid(gid)?.node ?? 0;

@@ -140,8 +140,13 @@ export class Participant {
     this.#view = view;
   }
 
-  list(): readonly { gid: Gid; database: string; state: State }[] {
-    return [...this.#transactions.values()].map(({ gid, database, state }) => ({ gid, database, state }));
+  list(): readonly { gid: Gid; database: string; state: State; waitsFor: string }[] {
+    return [...this.#transactions.values()].map((t) => ({
+      gid: t.gid,
+      database: t.database,
+      state: t.state,
+      waitsFor: waitsFor(t),
+    }));
   }
 
   state(gid: Gid): State | undefined {
@@ -449,5 +454,24 @@ export class Participant {
 
   #emit(effect: ParticipantEffect): void {
     this.#effects.push(effect);
+  }
+}
+
+function waitsFor({ state, parts, dependsOn, index }: Foreign): string {
+  switch (state) {
+    case 'waiting':
+      return `the commit of log entry ${dependsOn}, which it can have seen`;
+    case 'applying':
+      return 'its replay on this node';
+    case 'prepared':
+      return `the decision, proposed by node ${parts.node}`;
+    case 'failed':
+      return `node ${parts.node}, which was told that it fails here`;
+    case 'missing':
+      return `its changes from another node's history, to commit log entry ${index}`;
+    case 'decided':
+      return `the commit of log entry ${index}`;
+    case 'rolling-back':
+      return 'ROLLBACK PREPARED on this node';
   }
 }

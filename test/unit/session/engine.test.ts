@@ -49,6 +49,7 @@ class Bench {
         readRefusal: () => undefined,
         reveal: () => undefined,
         withdraw: () => undefined,
+        inDoubt: () => [],
         outcome: () => Promise.resolve('committed'),
         turn: () => undefined,
         allocate: () => `gid-${++sequence}` as Gid,
