@@ -1,0 +1,88 @@
+/** All processes stop and start again, in every order of the nodes. */
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
+import { Rng } from '../sim/rng.ts';
+import { startCluster } from '../support/cluster.ts';
+import type { TestCluster } from '../support/cluster.ts';
+import { isReady } from '../support/ready.ts';
+import { waitFor } from '../support/wait-for.ts';
+
+const NODES = [1, 2, 3];
+const PATIENCE = { timeoutMs: 120_000 };
+const SEED = Number(process.env['PGMM_FAULT_SEED'] ?? 1);
+const ORDERS = permutations(NODES);
+
+function permutations(of: readonly number[]): number[][] {
+  if (of.length <= 1) return [[...of]];
+  return of.flatMap((first) => permutations(of.filter((one) => one !== first)).map((rest) => [first, ...rest]));
+}
+
+describe(`all nodes stop and start, seed ${SEED} (PGMM_FAULT_SEED)`, () => {
+  let cluster: TestCluster;
+  const rng = new Rng(SEED);
+  const acknowledged: number[] = [];
+  let next = 0;
+
+  /** A row through that node; it counts only when the client was told that it is committed. */
+  async function write(node: number): Promise<boolean> {
+    const value = ++next;
+    const client = new pg.Client({ connectionString: cluster.node(node).uri, connectionTimeoutMillis: 5000 });
+    client.on('error', () => undefined);
+    try {
+      await client.connect();
+      await client.query('INSERT INTO kept VALUES ($1)', [value]);
+      acknowledged.push(value);
+      return true;
+    } catch {
+      return false;
+    } finally {
+      await client.end().catch(() => undefined);
+    }
+  }
+
+  beforeAll(async () => {
+    cluster = await (await startCluster({ relays: false })).ready();
+    const client = new pg.Client({ connectionString: cluster.node(1).uri });
+    await client.connect();
+    await client.query('CREATE TABLE kept (id int PRIMARY KEY)');
+    await client.end();
+  });
+  afterAll(() => cluster.stop());
+
+  it.each(ORDERS.map((order, at) => ({ down: order, up: ORDERS[(at * 5 + SEED) % ORDERS.length] })))(
+    'down in the order $down, up in the order $up',
+    { timeout: 400_000 },
+    async ({ down, up }) => {
+      for (const node of down) {
+        await write(node);
+        for (const what of shuffled(['proxy', 'postgres'])) {
+          // Some are still being committed when their node dies.
+          const late = Promise.all(NODES.map(write));
+          await cluster.dev('kill', String(node), what);
+          await late;
+        }
+      }
+      // Node by node, its proxy or its PostgreSQL first; writes are tried all the time, and the first majority takes them.
+      for (const [at, node] of up.entries()) {
+        for (const what of shuffled(['proxy', 'postgres'])) await cluster.dev('start', String(node), what);
+        if (at === 1) await waitFor('a majority takes writes', () => write(up[0]), { ...PATIENCE, everyMs: 200 });
+      }
+      for (const node of NODES) await waitFor(`node ${node} takes writes`, () => isReady(cluster, node), PATIENCE);
+      for (const node of NODES) await waitFor(`a write on node ${node}`, () => write(node), PATIENCE);
+      expect(await verify(targetsOfPlayground(cluster.dir), { waitMs: 60_000 })).toMatchObject({ same: true });
+      const client = new pg.Client({ connectionString: cluster.node(2).uri });
+      await client.connect();
+      const { rows } = await client.query<{ id: number }>('SELECT id FROM kept');
+      const prepared = await client.query('SELECT gid FROM pg_prepared_xacts');
+      await client.end();
+      const kept = new Set(rows.map(({ id }) => id));
+      expect(acknowledged.filter((id) => !kept.has(id))).toEqual([]);
+      expect(prepared.rows).toEqual([]);
+    },
+  );
+
+  function shuffled<Item>([first, second]: [Item, Item]): Item[] {
+    return rng.below(2) === 0 ? [first, second] : [second, first];
+  }
+});
