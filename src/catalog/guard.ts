@@ -29,7 +29,7 @@ export async function fixGuard(query: Query): Promise<number> {
   for (const { oid } of rows) {
     // It may have been dropped since: then it is looked for in vain, and is done.
     const done = await query<{ done: boolean }>('SELECT multimaster.fix_guard($1::pg_catalog.oid) AS done', [oid]);
-    if (done.rows[0]?.done !== true) left += 1;
+    if (!done.rows[0].done) left += 1;
   }
   return left;
 }

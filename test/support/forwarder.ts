@@ -1,7 +1,8 @@
 /** `forwarder.ts HOST PORT TARGET…`: passes TCP connections on, to a unix socket's path or to HOST PORT. For other network namespaces. */
 import { connect, createServer } from 'node:net';
 
-const [host, port, target, targetPort] = process.argv.slice(2);
+const [host, port, target, ...rest] = process.argv.slice(2);
+const targetPort = rest.at(0);
 
 createServer({ noDelay: true }, (client) => {
   const server = targetPort === undefined ? connect(target) : connect({ host: target, port: Number(targetPort) });
