@@ -1,4 +1,4 @@
-/** All processes stop and start again, in every order of the nodes. */
+/** All processes stop and start again, in every order of the nodes. `start` waits for a proxy to serve, not for a majority. */
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
@@ -63,11 +63,7 @@ describe(`all nodes stop and start, seed ${SEED} (PGMM_FAULT_SEED)`, () => {
           await late;
         }
       }
-      // Node by node, its proxy or its PostgreSQL first; writes are tried all the time, and the first majority takes them.
-      for (const [at, node] of up.entries()) {
-        for (const what of shuffled(['proxy', 'postgres'])) await cluster.dev('start', String(node), what);
-        if (at === 1) await waitFor('a majority takes writes', () => write(up[0]), { ...PATIENCE, everyMs: 200 });
-      }
+      for (const [node, what] of startingOrder(up)) await cluster.dev('start', String(node), what);
       for (const node of NODES) await waitFor(`node ${node} takes writes`, () => isReady(cluster, node), PATIENCE);
       for (const node of NODES) await waitFor(`a write on node ${node}`, () => write(node), PATIENCE);
       expect(await verify(targetsOfPlayground(cluster.dir), { waitMs: 60_000 })).toMatchObject({ same: true });
@@ -84,5 +80,18 @@ describe(`all nodes stop and start, seed ${SEED} (PGMM_FAULT_SEED)`, () => {
 
   function shuffled<Item>([first, second]: [Item, Item]): Item[] {
     return rng.below(2) === 0 ? [first, second] : [second, first];
+  }
+
+  /** The proxies in that order, each some time after its PostgreSQL: starting a proxy waits for that. */
+  function startingOrder(nodes: readonly number[]): (readonly [number, string])[] {
+    const waiting = nodes.map((node) => [node, 'postgres'] as const);
+    const proxies = nodes.map((node) => [node, 'proxy'] as const);
+    const steps: (readonly [number, string])[] = [];
+    while (waiting.length + proxies.length > 0) {
+      const isReadyFor = steps.some(([node, what]) => node === proxies[0][0] && what === 'postgres');
+      const from = waiting.length > 0 && (!isReadyFor || rng.below(2) === 0) ? waiting : proxies;
+      steps.push(...from.splice(0, 1));
+    }
+    return steps;
   }
 });
