@@ -330,6 +330,7 @@ export class Coordinator {
     if (t.phase === 'aborting' || !t.prepared) throw new Error(`I6 violated: COMMIT(${t.gid}) while ${t.phase}`);
     t.phase = 'decided';
     t.index = index;
+    t.since = this.#now;
     this.#emit({ type: 'release', gid: t.gid });
     this.#settle(t);
   }
@@ -388,6 +389,7 @@ export class Coordinator {
     t.error ??= error;
     if (t.phase === 'proposing') return; // only the log decides now; a definitive rejection comes back to this error
     t.phase = 'aborting';
+    t.since = this.#now;
     this.#emit({ type: 'tell-aborted', gid: t.gid });
     this.#emit({ type: 'release', gid: t.gid });
     if (t.prepared) this.#emit({ type: 'rollback-prepared', gid: t.gid, database: t.database });
@@ -408,7 +410,12 @@ export class Coordinator {
           this.#emit({ type: 'suspect', node, epoch, gid: t.gid });
       }
     }
+    // Usually its locks are gone when the client hears of it. PostgreSQL may be down, though, and the outcome is certain.
+    if (t.phase === 'aborting' && waited >= this.#settings.resendAfter)
+      this.#answer(t, { type: 'aborted', error: t.error ?? reports.aborted(t.gid) });
     if (waited < this.#settings.decisionTimeout) return;
+    // In the log, and not committed here: so it must not be taken to be visible here.
+    if (t.phase === 'decided') this.#answer(t, { type: 'unknown', error: reports.notHere(t.gid) });
     if (t.phase === 'collecting') this.#abort(t, reports.noMajority(t.gid));
     else if (t.phase === 'proposing') this.#answer(t, { type: 'unknown', error: reports.unknown(t.gid) });
   }

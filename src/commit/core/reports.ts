@@ -49,6 +49,16 @@ export function unknown(gid: Gid): ErrorReport {
   };
 }
 
+/** The log commits it, and this node's PostgreSQL, which is not there, has yet to. */
+export function notHere(gid: Gid): ErrorReport {
+  return {
+    sqlstate: '08007',
+    message: 'the transaction is not committed on this node yet',
+    detail: `Transaction "${gid}" is decided, but the PostgreSQL of this node cannot commit it now.`,
+    hint: 'It is committed on every node that takes part; ask any node for its outcome.',
+  };
+}
+
 /** This node's data may be out of date, and the configuration says that it must not be shown then. */
 export function notReadable(reason: string, node: NodeId): ErrorReport {
   return {

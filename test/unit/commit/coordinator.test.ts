@@ -104,3 +104,16 @@ test('a vote counts under the epoch that it was given in, and no other', () => {
   expect(check(2)).toEqual({ type: 'votes-missing', nodes: [two] });
   expect(check(3)).toBeUndefined();
 });
+
+test('a client is told of an abort though PostgreSQL cannot roll back, and once', () => {
+  const coordinator = new Coordinator({ self: one, resendAfter: 100, voteTimeout: 1000, decisionTimeout: 2000 });
+  coordinator.step({ type: 'members', members: new Map([one, two].map((node) => [node, epoch(node)])) });
+  coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
+  coordinator.step({ type: 'prepared', gid, now: 0 });
+  expect(types(coordinator.step({ type: 'vote', gid, node: two, epoch: epoch(2), error }))).toContain(
+    'rollback-prepared',
+  );
+  expect(types(coordinator.step({ type: 'tick', now: 10 }))).not.toContain('answer');
+  expect(types(coordinator.step({ type: 'tick', now: 1000 }))).toContain('answer');
+  expect(types(coordinator.step({ type: 'rolled-back', gid }))).not.toContain('answer');
+});
