@@ -430,7 +430,9 @@ export class Coordinator {
         return 'PREPARE TRANSACTION on this node';
       case 'collecting': {
         const missing = this.#missing(t);
-        return missing.length > 0 ? `the votes of nodes ${missing.sort((a, b) => a - b).join(', ')}` : 'a leader of the decision log';
+        return missing.length > 0
+          ? `the votes of nodes ${missing.sort((a, b) => a - b).join(', ')}`
+          : 'a leader of the decision log';
       }
       case 'proposing':
         return 'the decision of a majority';
