@@ -11,7 +11,7 @@ import { HybridClock, STEPS } from '../runtime/hybrid-clock.ts';
 import { faultPoint } from '../runtime/fault-points.ts';
 import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { CommitLevel, CommitOutcome, Commits } from '../session/ports.ts';
+import type { CommitLevel, CommitOutcome, Commits, ReadLevel } from '../session/ports.ts';
 import { NodeCore } from './core/node-core.ts';
 import type { NodeEffect, NodeEvent, NodeSettings } from './core/types.ts';
 import type { Beat, BulkMessage, PeerMessage } from './messages.ts';
@@ -22,6 +22,7 @@ import type { HistoryClient } from './history-client.ts';
 import { InDoubtList, type InDoubt } from './in-doubt.ts';
 import { OutcomeUnavailable, type Outcomes } from './outcomes.ts';
 import type { ChangeSource, Replica } from './ports.ts';
+import { ReadBarrier } from './read-barrier.ts';
 import { RemoteChanges } from './remote-changes.ts';
 
 /** The Raft driver, as the cluster node uses it. */
@@ -45,6 +46,9 @@ export interface ClusterNodeOptions {
   readonly heartbeatInterval: number;
   /** Whether a node that is no member refuses reads as well. */
   readonly refuseReads: boolean;
+  readonly readLevel: ReadLevel;
+  /** Milliseconds that a read may wait for what it must see. */
+  readonly readTimeout: number;
   /** How long one piece of a large transaction may take, in milliseconds. */
   readonly fetchTimeout: number;
   /** How long a client that lost a conflict may wait for its turn to try again, in milliseconds. */
@@ -94,6 +98,7 @@ export class ClusterNode implements Commits {
   readonly core: NodeCore;
   readonly clock: HybridClock;
   readonly turns: Turns;
+  readonly reads: ReadBarrier;
   readonly #options: ClusterNodeOptions;
   readonly #own = new Map<Gid, OwnCommit>();
   readonly #sources = new Map<Gid, ChangeSource>();
@@ -126,6 +131,13 @@ export class ClusterNode implements Commits {
       () => performance.now(),
     );
     this.turns = new Turns(options.retryPatience);
+    this.reads = new ReadBarrier({
+      ...{ self: options.settings.self, cluster: options.cluster },
+      ...{ level: options.readLevel, timeout: options.readTimeout },
+      readIndex: () => this.#outcomes.readIndex(),
+      committed: () => this.core.committed,
+      shown: () => this.core.handedOut,
+    });
     this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);
   }
 
@@ -185,6 +197,7 @@ export class ClusterNode implements Commits {
     } finally {
       this.#stepping = false;
     }
+    this.reads.progressed();
   }
 
   #perform(effect: NodeEffect): void {

@@ -91,12 +91,13 @@ export class Outcomes {
   }
 
   async #readUpToNow(): Promise<void> {
-    const index = await this.#readIndex();
+    const index = await this.readIndex();
     if (this.#options.applied() >= index) return;
     await new Promise<void>((resolve) => this.#waiting.push({ index, resolve }));
   }
 
-  async #readIndex(): Promise<LogIndex> {
+  /** Everything that was decided before the call stands in the log at or before the answer. Rejects with OutcomeUnavailable. */
+  async readIndex(): Promise<LogIndex> {
     const { log, self } = this.#options;
     const { leader } = log;
     if (leader === null)

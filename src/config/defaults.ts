@@ -24,8 +24,11 @@ export const DEFAULTS = {
   /** Long enough for the replay of a large transaction, short enough that one hung node is out in seconds. */
   member: { vote_timeout: '10s' },
   commit: { order: 'strict', decision_timeout: '30s' },
-  /** Most applications would rather read what was true seconds ago than nothing. */
-  reads: { outside_cluster: 'serve' },
+  /**
+   * Local: the reason to have a copy on every node. The wait: as long as a member may take to vote, after which it is none. Outside the cluster:
+   * most applications would rather read what was true seconds ago than nothing.
+   */
+  reads: { level: 'local', wait_timeout: '10s', outside_cluster: 'serve' },
   /** On puts a trigger on every table; writes past the proxy are counted and logged without it. */
   guard: 'off',
   /**

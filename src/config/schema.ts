@@ -103,7 +103,11 @@ export const configSchema = group({
     order: choice(['strict', 'relaxed']).default(DEFAULTS.commit.order),
     decision_timeout: duration('100ms', '1h').prefault(DEFAULTS.commit.decision_timeout),
   }).prefault({}),
-  reads: group({ outside_cluster: choice(['serve', 'refuse']).default(DEFAULTS.reads.outside_cluster) }).prefault({}),
+  reads: group({
+    level: choice(['local', 'session', 'strict']).default(DEFAULTS.reads.level),
+    wait_timeout: duration('10ms', '1h').prefault(DEFAULTS.reads.wait_timeout),
+    outside_cluster: choice(['serve', 'refuse']).default(DEFAULTS.reads.outside_cluster),
+  }).prefault({}),
   guard: choice(['off', 'on']).default(DEFAULTS.guard),
   apply: group({
     sessions: integer(1, 256).default(DEFAULTS.apply.sessions),

@@ -9,6 +9,7 @@ import { fixedStatement, statement } from './injected.ts';
 import type { Style } from './injected.ts';
 import type { Outbox } from './outbox.ts';
 import type { Commits, DdlAnnouncer } from './ports.ts';
+import { SessionReads } from './read-level.ts';
 import { ClientSegment, InjectedSegment } from './segments.ts';
 import type { Skip } from './segments.ts';
 import type { ServerLink } from './server-link.ts';
@@ -81,6 +82,7 @@ export class Context implements ContextParts {
   readonly database: string;
   readonly hooks: SessionHooks;
   readonly wake: () => void;
+  readonly reads: SessionReads;
   /** The transaction in progress has lost a conflict and has not been rolled back yet; `told`: the client knows. */
   aborted: { readonly error: PgError; told: boolean } | undefined;
   /** It has been rolled back, and the server stands in another block in its place. */
@@ -112,6 +114,7 @@ export class Context implements ContextParts {
     this.database = parts.database;
     this.hooks = parts.hooks;
     this.wake = parts.wake;
+    this.reads = new SessionReads(parts.commits.reads.level);
   }
 
   get client(): Outbox {
@@ -147,6 +150,7 @@ export class Context implements ContextParts {
 
   forgetTransaction(): void {
     if (this.revealed && this.gid !== undefined) this.commits.withdraw(this.gid);
+    this.reads.transactionEnded();
     this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;
@@ -223,6 +227,6 @@ export function* settled(context: Context): Procedure {
   while (context.link.queue.length > 0) yield;
 }
 
-export function refused(reason: string, hint: string): PgError {
-  return new PgError('0A000', reason, { hint });
+export function refused(reason: string, hint: string, sqlstate = '0A000'): PgError {
+  return new PgError(sqlstate, reason, { hint });
 }

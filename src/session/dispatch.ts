@@ -1,10 +1,11 @@
 import { UNSUPPORTED_FUNCTIONS, UNSUPPORTED_OIDS } from '../sql/names.ts';
 import { Frontend } from '../wire/codes.ts';
-import { readBind, readExecute, readStatementName } from '../wire/frontend-fields.ts';
+import { readBind, readExecute, readParse, readStatementName } from '../wire/frontend-fields.ts';
 import { refused } from './context.ts';
 import type { Context, Procedure } from './context.ts';
 import { parseOnly, queryMessage } from './injected.ts';
-import { judge } from './judge.ts';
+import type { Style } from './injected.ts';
+import { judge, judgeParse, showsData } from './judge.ts';
 import type { Judgement } from './judge.ts';
 import { announceParse } from './parse-message.ts';
 import { Batch } from './procedures/batch.ts';
@@ -13,10 +14,15 @@ import { failDoomed, refuseNext, refuseQuery } from './procedures/fail.ts';
 import { Script } from './procedures/script.ts';
 import { checkOnly, wrapped } from './procedures/wrapped.ts';
 import { Questions } from './questions.ts';
+import type { StatementKind } from '../sql/kinds.ts';
+import { changesReads, takesSnapshot } from '../sql/kinds.ts';
 import { PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
 import type { Prepared } from './statements.ts';
 import { survey } from './survey.ts';
+
+/** pg_proc.dat: built-in oids never change. */
+const SET_CONFIG = 2077;
 
 /** What became of the client's next message: passed on, nothing to take or not now, or a procedure for it. */
 export type Dispatched = 'passed' | 'wait' | Procedure;
@@ -26,6 +32,8 @@ export class Dispatcher {
   readonly #context: Context;
   readonly #retryBytes: number;
   readonly #questions = new Questions();
+  /** The client's next message, or the batch that it begins, has waited for what it must show. */
+  #attended = false;
 
   constructor(context: Context, retryBytes: number) {
     this.#context = context;
@@ -42,8 +50,9 @@ export class Dispatcher {
     if (link.open === undefined && isStatement(type)) {
       const refusal = link.status === 'E' ? undefined : this.#context.commits.readRefusal();
       if (refusal !== undefined) return refuseNext(this.#context, refusal);
-      const questions = this.#questions.next(this.#context);
-      if (questions !== undefined) return questions;
+      const first = this.#attendReads() ?? this.#questions.next(this.#context);
+      if (first !== undefined) return first;
+      this.#attended = false;
     }
     if (link.status === 'I' && link.open === undefined && isExtended(type)) return this.#implicitBatch();
     if (!stream.next()) return 'wait';
@@ -71,6 +80,23 @@ export class Dispatcher {
       default:
         return this.#pass();
     }
+  }
+
+  /** What must be done so that the next message, or the batch that it begins, shows what it must. */
+  #attendReads(): Procedure | 'wait' | undefined {
+    const context = this.#context;
+    if (!context.reads.active || this.#attended || context.link.status === 'E') return undefined;
+    const ahead = lookAhead(context);
+    if (!ahead.whole && !ahead.showsData && context.stream.buffered < this.#retryBytes) return 'wait';
+    return ahead.showsData ? this.#attend(ahead.extended ? 'extended' : 'simple') : undefined;
+  }
+
+  *#attend(style: Style): Procedure {
+    const context = this.#context;
+    const error = yield* context.reads.attend(context, style);
+    if (context.aborted !== undefined) return;
+    if (error === undefined) this.#attended = true;
+    else yield* refuseNext(context, error);
   }
 
   /** Whether the next message, or the batch that it begins, does more than prepare and describe statements. */
@@ -127,6 +153,7 @@ export class Dispatcher {
   #query(): Dispatched {
     const { stream, link } = this.#context;
     const judgement = judge(this.#context, stream.bytes, stream.start + 5, stream.end - 1);
+    if (changesReadsAtOnce(judgement)) this.#context.reads.touch();
     return link.status === 'I' ? this.#idleQuery(judgement) : this.#blockQuery(judgement);
   }
 
@@ -255,6 +282,7 @@ export class Dispatcher {
   #functionCall(): Dispatched {
     const { stream, link } = this.#context;
     const oid = stream.end - stream.start >= 9 ? stream.bytes.readUInt32BE(stream.start + 5) : 0;
+    if (oid === SET_CONFIG) this.#context.reads.touch();
     const name = UNSUPPORTED_OIDS.get(oid);
     if (name !== undefined) {
       const hint = UNSUPPORTED_FUNCTIONS.get(name) ?? '';
@@ -275,6 +303,7 @@ export class Dispatcher {
     if (result === 'attend') return new Batch(context, undefined).run(false);
     const { stream, link } = context;
     const { segment, bytes, start, end } = result;
+    if (segment.setsReads) context.reads.touch();
     context.hooks.count('read');
     link.add(segment);
     link.toServer.range(bytes, start, end);
@@ -287,6 +316,8 @@ export class Dispatcher {
     const context = this.#context;
     const { stream, statements } = context;
     const { bytes, start, end } = stream;
+    // Behind a statement of the same batch that changed how new reads must be.
+    if (context.reads.changed && context.link.open !== undefined) return new Batch(context, context.link.open).run(true);
     switch (type) {
       case Frontend.parse: {
         const { prepared, replacement } = announceParse(context, bytes, start, end);
@@ -304,6 +335,8 @@ export class Dispatcher {
         const prepared = statements.portal(readExecute(bytes, start, end));
         if (needsAttention(context, prepared)) return new Batch(context, context.link.open).run(true);
         if (prepared.kind.type === 'local') this.#openSegment().forgets.push(prepared.kind.forgets);
+        if (prepared.setsReads) context.reads.touch();
+        else if (prepared.kind.type === 'savepoint') context.reads.control();
         break;
       }
       case Frontend.close:
@@ -344,6 +377,51 @@ function isExtended(type: number): boolean {
     default:
       return false;
   }
+}
+
+/** What the session need not watch going on: other texts are taken statement by statement. */
+function changesReadsAtOnce(judgement: Judgement): boolean {
+  if (judgement.type === 'plain') return judgement.setsReads === true;
+  return judgement.type === 'local' && changesReads(judgement.statement.kind);
+}
+
+/** What the client's next message is, or the batch that it begins. `whole`: up to its end, or to where the client waits. */
+function lookAhead(context: Context): { whole: boolean; extended: boolean; showsData: boolean } {
+  const found = { whole: false, extended: true, showsData: false };
+  const inBlock = context.link.status === 'T';
+  const kinds = new Map<string, StatementKind>();
+  found.whole = context.stream.lookAhead((type, bytes, start, end) => {
+    switch (type) {
+      case Frontend.query:
+        found.extended = false;
+        found.showsData ||= showsData(judge(context, bytes, start + 5, end - 1));
+        return true;
+      case Frontend.functionCall:
+        found.showsData = true;
+        return true;
+      case Frontend.parse: {
+        const fields = readParse(bytes, start, end);
+        if (fields === undefined) return false;
+        const { kind } = judgeParse(context, bytes, fields.textStart, fields.textEnd);
+        kinds.set(fields.name, kind);
+        // Under REPEATABLE READ even that may take the snapshot of the transaction.
+        if (inBlock && takesSnapshot(kind)) found.showsData = true;
+        return false;
+      }
+      case Frontend.bind: {
+        const name = readBind(bytes, start, end)?.statement ?? '';
+        if (takesSnapshot(kinds.get(name) ?? context.statements.find(name).kind)) found.showsData = true;
+        return false;
+      }
+      case Frontend.describe:
+      case Frontend.execute:
+      case Frontend.close:
+        return false;
+      default:
+        return true;
+    }
+  });
+  return found;
 }
 
 /** Inside a block. */

@@ -134,8 +134,14 @@ export class Engine implements ConflictVictim {
 
   /** Both connections are gone. What is being committed is the coordinator's already. */
   closed(): void {
+    this.#context.reads.cancel();
     this.#context.endTurn('other');
     this.#context.forgetTransaction();
+  }
+
+  /** A cancel request has come; true when it was for something that the server knows nothing of. */
+  cancel(): boolean {
+    return this.#context.reads.cancel();
   }
 
   abort(error: PgError): void {
@@ -251,6 +257,7 @@ export class Engine implements ConflictVictim {
       }
       yield;
     }
+    yield* this.#context.reads.begin(this.#context);
   }
 
   #onSegmentDone(segment: Segment): void {

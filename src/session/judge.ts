@@ -1,13 +1,16 @@
 import type { StatementKind } from '../sql/kinds.ts';
-import { MAYBE, READ, WRITE, unsupported } from '../sql/kinds.ts';
+import { MAYBE, READ, WRITE, changesReads, takesSnapshot, unsupported } from '../sql/kinds.ts';
 import type { Statement } from '../sql/classify.ts';
 import type { Context } from './context.ts';
 
 /** What a query text is to the session. */
 export type Judgement =
   | { readonly type: 'read' }
-  /** One or more statements that need no attention of their own, some of which may write. */
-  | { readonly type: 'plain'; readonly certain: boolean; readonly copyIn: boolean }
+  /**
+   * One or more statements that need no attention of their own, some of which may write. `setsReads`: a single one that calls
+   * set_config() for one of the settings of reads.
+   */
+  | { readonly type: 'plain'; readonly certain: boolean; readonly copyIn: boolean; readonly setsReads?: boolean }
   /** Statements that concern this session or server only. */
   | { readonly type: 'local'; readonly statement: Statement }
   | { readonly type: 'single'; readonly statement: Statement; readonly text: string }
@@ -15,14 +18,16 @@ export type Judgement =
   | { readonly type: 'syntax-error'; readonly several: boolean }
   | { readonly type: 'refused'; readonly reason: string; readonly hint: string };
 
+type Plain = Extract<Judgement, { type: 'plain' }>;
+
 const TOO_LONG = unsupported('the query is too long to be examined', 'Send it in several parts.');
 const AMBIGUOUS = unsupported(
   'a backslash can mean different things with these settings',
   'Set standard_conforming_strings to on, and use UTF8 or a single-byte client_encoding.',
 );
 const READING: Judgement = { type: 'read' };
-const PLAIN_MAYBE: Judgement = { type: 'plain', certain: false, copyIn: false };
-const PLAIN_WRITE: Judgement = { type: 'plain', certain: true, copyIn: false };
+const PLAIN_MAYBE: Plain = { type: 'plain', certain: false, copyIn: false };
+const PLAIN_WRITE: Plain = { type: 'plain', certain: true, copyIn: false };
 
 /** Client encodings in which the second byte of a character may look like ASCII. */
 const UNSAFE_ENCODINGS = new Set(['SJIS', 'SHIFT_JIS_2004', 'BIG5', 'GBK', 'GB18030', 'UHC', 'JOHAB']);
@@ -34,7 +39,10 @@ export function judge(context: Context, bytes: Buffer, start: number, end: numbe
   if (isAmbiguous(context, bytes, start, end)) return refusal(AMBIGUOUS);
   const verdict = context.classifier.examine(bytes, start, end);
   if (verdict === 'read') return READING;
-  if (verdict === 'plain') return isCertain(bytes, start, end) ? PLAIN_WRITE : PLAIN_MAYBE;
+  if (verdict === 'plain') {
+    const judgement = isCertain(bytes, start, end) ? PLAIN_WRITE : PLAIN_MAYBE;
+    return namesReadSetting(bytes.subarray(start, end)) ? { ...judgement, setsReads: true } : judgement;
+  }
   const text = context.decode(bytes, start, end);
   const classified = context.classifier.classify(text);
   if (classified.type === 'too-long') return refusal(TOO_LONG);
@@ -45,6 +53,9 @@ export function judge(context: Context, bytes: Buffer, start: number, end: numbe
 function summarise(statements: readonly Statement[], text: string): Judgement {
   if (statements.length === 0) return READING;
   if (statements.length > 1) {
+    // One by one, so that those behind it are read at the new level.
+    if (statements.some(({ kind }) => changesReads(kind)) || namesReadSetting(text))
+      return { type: 'several', statements, text };
     if (statements.every(({ kind }) => isHarmlessLocal(kind))) return READING;
     if (!statements.every(({ kind }) => isQuiet(kind))) return { type: 'several', statements, text };
     return {
@@ -56,9 +67,35 @@ function summarise(statements: readonly Statement[], text: string): Judgement {
   const [statement] = statements;
   const { kind } = statement;
   if (kind.type === 'read') return READING;
-  if (kind.type === 'write') return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn };
+  if (kind.type === 'write')
+    return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn, setsReads: namesReadSetting(text) };
   if (kind.type === 'local') return { type: 'local', statement };
   return { type: 'single', statement, text };
+}
+
+const READ_SETTINGS = /\bmultimaster\.read_(?:level|after)\b/i;
+const MARK = 'multimaster.read_';
+
+/** Whether a statement may call set_config() for one of the settings of reads. Lower case only: SET is known from the grammar. */
+export function namesReadSetting(text: string | Buffer): boolean {
+  return typeof text === 'string' ? READ_SETTINGS.test(text) : text.includes(MARK);
+}
+
+/** Whether a Query shows data. */
+export function showsData(judgement: Judgement): boolean {
+  switch (judgement.type) {
+    case 'read':
+    case 'plain':
+      return true;
+    case 'local':
+    case 'single':
+      return takesSnapshot(judgement.statement.kind);
+    case 'several':
+      return judgement.statements.some(({ kind }) => takesSnapshot(kind));
+    case 'syntax-error':
+    case 'refused':
+      return false;
+  }
 }
 
 const isHarmlessLocal = (kind: StatementKind): boolean =>
@@ -87,7 +124,7 @@ export function judgeParse(
   bytes: Buffer,
   start: number,
   end: number,
-): { kind: StatementKind; text: string | undefined } {
+): { kind: StatementKind; text: string | undefined; setsReads?: boolean | undefined } {
   const judgement = judge(context, bytes, start, end);
   switch (judgement.type) {
     case 'read':
@@ -96,6 +133,7 @@ export function judgeParse(
       return {
         kind: judgement.copyIn ? { type: 'write', certain: true, copyIn: true } : judgement.certain ? WRITE : MAYBE,
         text: undefined,
+        setsReads: judgement.setsReads,
       };
     case 'local':
       return { kind: judgement.statement.kind, text: undefined };

@@ -132,7 +132,8 @@ class ClientListener implements Listener {
     if (packet.type === 'cancel') {
       const session = this.#keys.get(keyOf(packet.pid, packet.key));
       // Past PREPARE TRANSACTION only the coordinator decides; PostgreSQL, too, ignores a cancel that comes too late.
-      if (session?.engine.committing !== true) await cancelOnServer(this.#options.server, packet.pid, packet.key);
+      const isOver = session?.engine.committing === true || session?.engine.cancel() === true;
+      if (!isOver) await cancelOnServer(this.#options.server, packet.pid, packet.key);
       socket.destroy();
       return;
     }

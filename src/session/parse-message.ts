@@ -4,7 +4,7 @@ import { parseMessage } from './injected.ts';
 import { asks } from './questions.ts';
 import type { Prepared } from './statements.ts';
 import { readParse } from '../wire/frontend-fields.ts';
-import { MAYBE } from '../sql/kinds.ts';
+import { MAYBE, changesReads } from '../sql/kinds.ts';
 
 /**
  * Judges a Parse and remembers the statement under its name. BEGIN is prepared as READ WRITE, since the server's default is
@@ -18,12 +18,13 @@ export function announceParse(
 ): { prepared: Prepared; replacement: Buffer | undefined } {
   const fields = readParse(bytes, start, end);
   if (fields === undefined)
-    return { prepared: { name: '', kind: MAYBE, text: undefined, asks: false }, replacement: undefined };
+    return { prepared: { name: '', kind: MAYBE, text: undefined, asks: false, setsReads: false }, replacement: undefined };
   const { name, nameEnd, textStart, textEnd } = fields;
-  const { kind, text } = judgeParse(context, bytes, textStart, textEnd);
+  const { kind, text, setsReads } = judgeParse(context, bytes, textStart, textEnd);
   const prepared: Prepared = {
     ...{ name, kind, text: kind.type === 'ddl' ? text : undefined },
     asks: asks(bytes, textStart, textEnd),
+    setsReads: setsReads === true || changesReads(kind),
   };
   context.statements.announce(prepared);
   const instead = replacementText(context, prepared);

@@ -27,7 +27,41 @@ export interface ConflictVictim {
   abort(error: PgError): void;
 }
 
+/**
+ * How new what a session reads must be (docs/reads.md). `local`: what this node has committed. `session`: the same, and the client is
+ * told after each commit which token another node must be given to show it. `strict`: all that was decided when the read began.
+ */
+export type ReadLevel = 'local' | 'session' | 'strict';
+
+export const READ_LEVELS: readonly ReadLevel[] = ['local', 'session', 'strict'];
+
+export interface ReadNeeds {
+  /** All that was decided before now. */
+  readonly strict: boolean;
+  /** The log up to here. */
+  readonly after: LogIndex | undefined;
+}
+
+export interface ReadWait {
+  /** Undefined until the wait is over; the error is ready to be sent. */
+  readonly result: 'ready' | PgError | undefined;
+  /** Ends it with 57014. */
+  cancel(): void;
+}
+
+export interface Reads {
+  /** Of sessions that ask for nothing. */
+  readonly level: ReadLevel;
+  /** Begins to wait. `wake` is called when `result` is set, which may be at once. */
+  wait(needs: ReadNeeds, wake: () => void): ReadWait;
+  /** What another node must have committed to show all that this one may have shown, or the log up to `index`. */
+  token(index?: LogIndex): string;
+  /** Undefined where the text is no token of this cluster. */
+  parseToken(text: string): LogIndex | undefined;
+}
+
 export interface Commits {
+  readonly reads: Reads;
   /** Undefined when writes can be coordinated now; otherwise why not, ready to be sent (57P03-like). */
   refusal(): PgError | undefined;
   /** Undefined when this node may answer reads now; otherwise why not, ready to be sent. Asked before every message: must cost nothing. */

@@ -8,20 +8,21 @@ import { literal } from './injected.ts';
 /** What the SQL functions read their answers from; see catalog/sql/outcome.ts. */
 const SETTING = 'multimaster.answers';
 const MARK = Buffer.from('multimaster');
-const FUNCTION = /\bmultimaster"?\s*\.\s*"?(outcome|current_gid|in_doubt)\b/;
+const FUNCTION = /\bmultimaster"?\s*\.\s*"?(outcome|current_gid|in_doubt|token)\b/;
 const NAME = /pgmm:[a-z0-9_-]+:\d+:[0-9a-z]+:[0-9a-z]+:[0-9a-z]+/g;
 /** Bytes of one message that are searched for names: nobody asks about a transaction in a megabyte of data. */
 const SEARCHED = 64 * 1024;
 
 interface Answers {
   readonly current: string | null;
+  readonly token: string;
   readonly outcomes: Record<string, string>;
   readonly inDoubt: readonly object[];
   readonly error?: Pick<PgError, 'sqlstate' | 'message' | 'detail' | 'hint'>;
 }
 
 /**
- * multimaster.outcome(), current_gid() and in_doubt() are answered by the proxy: before a statement that calls one of them, what it
+ * multimaster.outcome(), current_gid(), in_doubt() and token() are answered by the proxy: before a statement that calls one of them, what it
  * may ask for is looked up and handed to PostgreSQL in a setting of the session. For everybody else this costs a search for one
  * word in the text of a statement.
  */
@@ -92,15 +93,16 @@ export class Questions {
 
   async #ask(context: Context, names: ReadonlySet<string>): Promise<Answers> {
     const current = context.link.status === 'T' ? reveal(context) : null;
+    const token = context.commits.reads.token();
     const outcomes: Record<string, string> = {};
     const inDoubt = context.commits.inDoubt();
     try {
       for (const name of names) outcomes[name] = await context.commits.outcome(name);
-      return { current, outcomes, inDoubt };
+      return { current, token, outcomes, inDoubt };
     } catch (failure) {
       const error = failure instanceof PgError ? failure : new PgError('XX000', (failure as Error).message);
       const { sqlstate, message, detail, hint } = error;
-      return { current, outcomes, inDoubt, error: { sqlstate, message, detail, hint } };
+      return { current, token, outcomes, inDoubt, error: { sqlstate, message, detail, hint } };
     }
   }
 }

@@ -51,6 +51,8 @@ export class PassSegment extends Segment {
   forwarded = 0;
   rows = false;
   retry = false;
+  /** A statement in it may change how new the session's reads must be. */
+  setsReads = false;
   /** False when its ReadyForQuery answers a Sync that was injected. */
   tellsReady = true;
 

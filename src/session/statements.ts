@@ -10,9 +10,11 @@ export interface Prepared {
   readonly text: string | undefined;
   /** It calls a function that the proxy has to answer; see questions.ts. */
   readonly asks: boolean;
+  /** It may change how new the session's reads must be. */
+  readonly setsReads: boolean;
 }
 
-const UNKNOWN: Prepared = { name: '', kind: MAYBE, text: undefined, asks: false };
+const UNKNOWN: Prepared = { name: '', kind: MAYBE, text: undefined, asks: false, setsReads: false };
 
 /**
  * Prepared statements and portals by name ("Extended Query"). A Parse counts at once for the messages that follow it, but for good only

@@ -50,6 +50,8 @@ function isHarmless(
   end: number,
 ): boolean {
   const { statements, link } = context;
+  // What comes behind such a statement is read at the new level.
+  if (segment.setsReads && type !== Frontend.close) return false;
   switch (type) {
     case Frontend.parse: {
       const { prepared, replacement } = announceParse(context, bytes, start, end);
@@ -64,6 +66,7 @@ function isHarmless(
     case Frontend.execute: {
       const prepared = statements.portal(readExecute(bytes, start, end));
       segment.executes.push(prepared);
+      segment.setsReads = prepared.setsReads;
       return isPassable(prepared, link.clientReadOnly);
     }
     case Frontend.close:

@@ -27,7 +27,8 @@ export type StatementKind =
       readonly sql: string | undefined;
     }
   | { readonly type: 'show-read-only'; readonly name: string }
-  | { readonly type: 'unsupported'; readonly reason: string; readonly hint: string };
+  /** `sqlstate`: 0A000 unless it says otherwise. */
+  | { readonly type: 'unsupported'; readonly reason: string; readonly hint: string; readonly sqlstate?: string };
 
 /** Which prepared statements are gone after DEALLOCATE and DISCARD. */
 export type Forgets =
@@ -52,7 +53,30 @@ export function unsupported(reason: string, hint: string): StatementKind {
 /** SET: undone when the transaction it stands in is rolled back, so it must stand in the right one. */
 export const SETTING: StatementKind = { type: 'local', forgets: { what: 'nothing' } };
 
+/** SET and RESET of multimaster.read_level and multimaster.read_after. */
+export const READ_SETTING: StatementKind = { type: 'local', forgets: { what: 'nothing' } };
+
+/** Whether a statement may change how new the session's reads must be. */
+export function changesReads(kind: StatementKind): boolean {
+  if (kind.type === 'set-read-only') return kind.sql === 'RESET ALL';
+  return kind === READ_SETTING || (kind.type === 'local' && kind.forgets.what === 'everything');
+}
+
+/** Whether a statement shows data, so that it matters how new that is. */
+export function takesSnapshot(kind: StatementKind): boolean {
+  switch (kind.type) {
+    case 'read':
+    case 'write':
+    case 'ddl':
+      return true;
+    case 'local':
+      return kind !== SETTING && kind !== READ_SETTING && kind.forgets.what === 'nothing';
+    default:
+      return false;
+  }
+}
+
 /** Whether a statement of a pipeline must run in the transaction that the others of it run in. */
 export function needsTransaction(kind: StatementKind): boolean {
-  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING;
+  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING || kind === READ_SETTING;
 }

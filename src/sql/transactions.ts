@@ -1,5 +1,5 @@
 import type { StatementKind } from './kinds.ts';
-import { MAYBE, SETTING, unsupported } from './kinds.ts';
+import { MAYBE, READ_SETTING, SETTING, unsupported } from './kinds.ts';
 import { child, flag, list, text } from './parser.ts';
 import type { Node } from './parser.ts';
 
@@ -84,6 +84,8 @@ export function classifySet(node: Node): StatementKind {
   if (kind === 'VAR_RESET_ALL') return { type: 'set-read-only', value: 'reset', tag: 'RESET', sql: 'RESET ALL' };
   if (kind === 'VAR_SET_MULTI') return classifyModes(name, list(node, 'args'));
   if (name === 'transaction_read_only') return MAYBE;
+  if (name === 'multimaster.read_after') return READ_SETTING;
+  if (name === 'multimaster.read_level') return classifyReadLevel(kind, list(node, 'args').map(constant).join());
   if (name !== 'default_transaction_read_only' || flag(node, 'is_local')) return SETTING;
   if (kind === 'VAR_RESET') return { type: 'set-read-only', value: 'reset', tag: 'RESET', sql: undefined };
   if (kind === 'VAR_SET_DEFAULT') return { type: 'set-read-only', value: 'reset', tag: 'SET', sql: undefined };
@@ -100,4 +102,16 @@ function classifyModes(name: string, modes: readonly Node[]): StatementKind {
   const others = transactionModes(modes.filter((mode) => !access.includes(mode)));
   const sql = others.length === 0 ? undefined : `SET SESSION CHARACTERISTICS AS TRANSACTION ${others.join(', ')}`;
   return { type: 'set-read-only', value: readOnly, tag: 'SET', sql };
+}
+
+const READ_LEVELS = ['local', 'session', 'strict'];
+
+/** PostgreSQL takes any value for a setting that it does not know. */
+function classifyReadLevel(kind: string, value: string): StatementKind {
+  if (kind !== 'VAR_SET_VALUE' || value === '' || READ_LEVELS.includes(value.toLowerCase())) return READ_SETTING;
+  return {
+    ...{ type: 'unsupported', sqlstate: '22023' },
+    reason: `invalid value for parameter "multimaster.read_level": "${value}"`,
+    hint: `Available values: ${READ_LEVELS.join(', ')}.`,
+  };
 }

@@ -2,17 +2,70 @@ import pg from 'pg';
 import pino from 'pino';
 import { formatGid } from '../../src/commit/gid.ts';
 import { epoch, logIndex, nodeId } from '../../src/runtime/ids.ts';
-import type { Gid } from '../../src/runtime/ids.ts';
-import type { PgError } from '../../src/runtime/errors.ts';
+import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
+import { PgError } from '../../src/runtime/errors.ts';
 import type { SessionEvent } from '../../src/session/context.ts';
 import { createListener } from '../../src/session/listener.ts';
 import type { Listener, ListenerOptions } from '../../src/session/listener.ts';
-import type { AnnouncedDdl, CommitOutcome, Commits, ConflictVictim } from '../../src/session/ports.ts';
+import type {
+  AnnouncedDdl,
+  CommitOutcome,
+  Commits,
+  ConflictVictim,
+  ReadLevel,
+  ReadNeeds,
+  Reads,
+  ReadWait,
+} from '../../src/session/ports.ts';
 import type { SafetyNames } from '../../src/sql/names.ts';
 import { Turns, type Turn } from '../../src/commit/turns.ts';
 import { LARGE_OBJECTS_SQL } from '../../src/catalog/sql/large-objects.ts';
 import { startPostgres } from '../support/postgres.ts';
 import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
+
+/** Reads that wait until `release`, and say what they were for. */
+export class HeldReads implements Reads {
+  level: ReadLevel = 'local';
+  holds = false;
+  /** Fails what waits. */
+  failing: PgError | undefined;
+  readonly asked: ReadNeeds[] = [];
+  readonly #held: (() => void)[] = [];
+
+  get waiting(): number {
+    return this.#held.length;
+  }
+
+  wait(needs: ReadNeeds, wake: () => void): ReadWait {
+    this.asked.push(needs);
+    const wait: { result: ReadWait['result']; cancel(): void } = {
+      result: this.failing ?? (this.holds ? undefined : 'ready'),
+      cancel: () => {
+        wait.result ??= new PgError('57014', 'canceling statement due to user request');
+        wake();
+      },
+    };
+    if (wait.result === undefined)
+      this.#held.push(() => {
+        wait.result ??= 'ready';
+        wake();
+      });
+    return wait;
+  }
+
+  release(): void {
+    this.holds = false;
+    for (const held of this.#held.splice(0)) held();
+  }
+
+  token(index?: LogIndex): string {
+    return `test:${index ?? 7}`;
+  }
+
+  parseToken(text: string): LogIndex | undefined {
+    return text.startsWith('test:') ? logIndex(Number(text.slice(5))) : undefined;
+  }
+}
 
 /** A cluster of one: what is prepared is committed at once, by another connection. Everything can be made to fail. */
 class LocalCommits implements Commits {
@@ -21,6 +74,7 @@ class LocalCommits implements Commits {
   readonly revealed = new Set<Gid>();
   /** By the name of a transaction, the one whose priority it should have. */
   readonly seniors = new Map<Gid, Gid | undefined>();
+  readonly reads = new HeldReads();
   turns: Pick<Turns, 'enter'> = new Turns(60_000);
   refusing: PgError | undefined;
   refusingReads: PgError | undefined;

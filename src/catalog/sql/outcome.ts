@@ -1,6 +1,6 @@
 /**
  * What clients may ask about transactions. The proxy knows the answers, and sets multimaster.answers just before a statement that
- * calls one of these (session/questions.ts): `{ current, outcomes: { gid: outcome }, inDoubt, error }`. Whoever sets it himself deceives
+ * calls one of these (session/questions.ts): `{ current, token, outcomes: { gid: outcome }, inDoubt, error }`. Whoever sets it himself deceives
  * nobody else.
  */
 export const OUTCOME_SQL = `
@@ -52,8 +52,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog AS $function$
   FROM jsonb_array_elements(multimaster.answers() -> 'inDoubt') d
 $function$;
 COMMENT ON FUNCTION multimaster.in_doubt() IS 'transactions that are neither committed nor rolled back on this node';
+
+CREATE OR REPLACE FUNCTION multimaster.token() RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog AS $function$
+  SELECT multimaster.answers() ->> 'token'
+$function$;
+COMMENT ON FUNCTION multimaster.token() IS 'what multimaster.read_after must be on another node to show all that was to be seen here';
 `;
 
 /** After PRIVILEGES_SQL: what everyone may call. */
 export const OUTCOME_PRIVILEGES_SQL =
-  'GRANT EXECUTE ON FUNCTION multimaster.answers(), multimaster.outcome(text), multimaster.current_gid(), multimaster.in_doubt() TO PUBLIC;';
+  'GRANT EXECUTE ON FUNCTION multimaster.answers(), multimaster.outcome(text), multimaster.current_gid(), multimaster.in_doubt(), multimaster.token() TO PUBLIC;';

@@ -164,6 +164,8 @@ export class Proxy {
       lastIndex,
       heartbeatInterval: heartbeat.interval,
       refuseReads: this.#config.reads.outsideCluster === 'refuse',
+      readLevel: this.#config.reads.level,
+      readTimeout: this.#config.reads.waitTimeout,
       fetchTimeout: member.voteTimeout,
       retryPatience: this.#config.conflicts.retryPatience,
       log,

@@ -71,6 +71,7 @@ export class Witness {
       lastIndex: lastIndexOf(restored),
       heartbeatInterval: config.heartbeat.interval,
       refuseReads: false,
+      ...{ readLevel: 'local', readTimeout: 0 },
       fetchTimeout: config.member.voteTimeout,
       retryPatience: 0,
       log,

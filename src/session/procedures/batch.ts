@@ -80,6 +80,8 @@ export class Batch {
 
   *#extended(type: number, bytes: Buffer, start: number, end: number): Procedure {
     const { statements } = this.#context;
+    yield* this.#attendReads();
+    if (this.#sender.failed) return;
     switch (type) {
       case Frontend.parse:
         return yield* this.#parse(bytes, start, end);
@@ -101,6 +103,16 @@ export class Batch {
     }
     this.#sender.forward(bytes, start, end);
     this.#sender.setFlushing(type === Frontend.flush);
+  }
+
+  /** Behind a statement of this batch that changed how new the session's reads must be. */
+  *#attendReads(): Procedure {
+    const { reads } = this.#context;
+    if (!reads.changed || this.#block === 'none') return;
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    const error = yield* reads.attend(this.#context, 'extended');
+    if (error !== undefined) yield* this.#refuse(error);
   }
 
   *#parse(bytes: Buffer, start: number, end: number): Procedure {
@@ -126,6 +138,8 @@ export class Batch {
     const { kind } = prepared;
     this.#sender.setFlushing(false);
     if (needsTransaction(kind)) yield* this.#ensureBlock(kind);
+    if (prepared.setsReads) this.#context.reads.touch();
+    else if (!needsTransaction(kind)) this.#context.reads.control();
     switch (kind.type) {
       case 'commit':
         return yield* this.#commit(kind.chain, bytes, start, end);
@@ -136,7 +150,7 @@ export class Batch {
       case 'ddl':
         return yield* this.#ddl(prepared, bytes, start, end);
       case 'unsupported':
-        return yield* this.#refuse(refused(kind.reason, kind.hint));
+        return yield* this.#refuse(refused(kind.reason, kind.hint, kind.sqlstate));
       case 'set-read-only':
         return yield* this.#setReadOnly(kind);
       case 'write':
@@ -165,6 +179,7 @@ export class Batch {
     context.hooks.count('wrapped');
     this.#sender.begin = context.injectBegin('extended');
     this.#block = 'implicit';
+    yield* this.#attendReads();
   }
 
   *#sync(): Procedure {

@@ -88,8 +88,10 @@ function* commitWrite(context: Context, style: Style, everywhere: boolean): Proc
   }
   while (outcome === undefined) yield;
   context.committing = false;
-  if (outcome.type === 'committed') context.noteCommit();
-  else if (outcome.error.sqlstate === '40001') context.noteLoss();
+  if (outcome.type === 'committed') {
+    context.noteCommit();
+    context.reads.committed(context, outcome.index);
+  } else if (outcome.error.sqlstate === '40001') context.noteLoss();
   context.forgetTransaction();
   hooks.count(outcome.type);
   return outcome.type === 'committed' ? undefined : errorResponse(outcome.error);

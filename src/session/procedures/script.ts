@@ -1,10 +1,12 @@
 import { PgError } from '../../runtime/errors.ts';
 import type { Statement } from '../../sql/classify.ts';
+import { changesReads, takesSnapshot } from '../../sql/kinds.ts';
 import type { StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse, textRow } from '../../wire/backend-messages.ts';
 import { refused, settled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
 import { queryMessage } from '../injected.ts';
+import { namesReadSetting } from '../judge.ts';
 import type { ClientSegment } from '../segments.ts';
 import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
@@ -52,7 +54,9 @@ export class Script {
   constructor(context: Context, text: string, statements: readonly Statement[]) {
     this.#context = context;
     this.#text = text;
-    this.#parts = joinPlain(statements);
+    const mustPart = ({ kind, start, end }: Part): boolean =>
+      changesReads(kind) || namesReadSetting(text.slice(start, end));
+    this.#parts = joinPlain(statements, mustPart);
   }
 
   *run(): Procedure {
@@ -86,6 +90,18 @@ export class Script {
 
   *#part(part: Part): Procedure {
     const { kind } = part;
+    const { reads } = this.#context;
+    // Behind a statement of this Query that changed how new the session's reads must be.
+    if (reads.changed && takesSnapshot(kind)) {
+      const error = yield* reads.attend(this.#context, 'simple');
+      if (error !== undefined) {
+        yield* failTransaction(this.#context, 'simple');
+        this.#fail(error);
+        return;
+      }
+    }
+    if (changesReads(kind) || namesReadSetting(this.#text.slice(part.start, part.end))) reads.touch();
+    else if (!isPlain(kind)) reads.control();
     switch (kind.type) {
       case 'begin':
         return yield* this.#begin(kind.readWrite, kind.unchanged);
@@ -96,7 +112,7 @@ export class Script {
       case 'ddl':
         return yield* this.#ddl(part);
       case 'unsupported':
-        return yield* this.#refuse(refused(kind.reason, kind.hint));
+        return yield* this.#refuse(refused(kind.reason, kind.hint, kind.sqlstate));
       case 'set-read-only':
         return yield* this.#setReadOnly(kind);
       case 'show-read-only':
@@ -256,11 +272,11 @@ export class Script {
 }
 
 /** Neighbours that need no attention stay one Query, with whatever stands between them. */
-function joinPlain(statements: readonly Statement[]): Part[] {
+function joinPlain(statements: readonly Statement[], mustPart: (part: Part) => boolean): Part[] {
   const parts: Part[] = [];
   for (const { kind, start, end } of statements) {
     const last = parts.at(-1);
-    if (last !== undefined && isPlain(kind) && isPlain(last.kind)) last.end = end;
+    if (last !== undefined && isPlain(kind) && isPlain(last.kind) && !mustPart(last)) last.end = end;
     else parts.push({ kind, start, end });
   }
   return parts;

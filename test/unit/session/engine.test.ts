@@ -45,6 +45,12 @@ class Bench {
       database: 'app',
       readOnly: false,
       commits: {
+        reads: {
+          level: 'local',
+          wait: () => ({ result: 'ready', cancel: () => undefined }),
+          token: () => 'test:1',
+          parseToken: () => undefined,
+        },
         refusal: () => undefined,
         readRefusal: () => undefined,
         reveal: () => undefined,

@@ -12,6 +12,9 @@ import { PgError } from '../../../src/runtime/errors.ts';
 
 const empty = (type: string): Buffer => Buffer.concat([Buffer.from(type), Buffer.from([0, 0, 0, 4])]);
 
+/** A row: read_level is local, read_after empty. */
+const READ_SETTINGS = Buffer.from('D\0\0\0\x13\0\x02\0\0\0\x05local\0\0\0\0', 'latin1');
+
 /**
  * As much of PostgreSQL as the session's steps need: transaction status, whether something was written, the extended
  * protocol's skipping after an error. Statements are judged by their first word.
@@ -102,7 +105,7 @@ export class FakeServer {
   }
 
   #run(sql: string): Buffer[] {
-    this.executed.push(sql.replace(/'pgmm:gid', '[^']*'/, 'gid'));
+    if (!sql.includes('multimaster.read_level')) this.executed.push(sql.replace(/'pgmm:gid', '[^']*'/, 'gid'));
     const word = /^\w*/.exec(sql.toUpperCase())![0];
     if (this.status === 'E' && word !== 'ROLLBACK' && word !== 'COMMIT') return this.#fail('25P02', 'aborted');
     switch (word) {
@@ -138,6 +141,7 @@ export class FakeServer {
       if (this.#readOnly) return [textRow('c', '').description, ...this.#fail('25006', 'read-only')];
       this.#wrote = true;
     }
+    if (sql.includes('multimaster.read_level')) return [READ_SETTINGS, commandComplete('SELECT 1')];
     if (!sql.includes('if_assigned')) {
       const { description, row } = textRow('c', 'value');
       return [description, row, commandComplete('SELECT 1')];
