@@ -9,7 +9,7 @@ import { fixedStatement, statement } from './injected.ts';
 import type { Style } from './injected.ts';
 import type { Outbox } from './outbox.ts';
 import type { Commits, DdlAnnouncer } from './ports.ts';
-import { SessionReads } from './read-level.ts';
+import { ReadState } from './read-state.ts';
 import { ClientSegment, InjectedSegment } from './segments.ts';
 import type { Skip } from './segments.ts';
 import type { ServerLink } from './server-link.ts';
@@ -82,7 +82,7 @@ export class Context implements ContextParts {
   readonly database: string;
   readonly hooks: SessionHooks;
   readonly wake: () => void;
-  readonly reads: SessionReads;
+  readonly reads: ReadState;
   /** The transaction in progress has lost a conflict and has not been rolled back yet; `told`: the client knows. */
   aborted: { readonly error: PgError; told: boolean } | undefined;
   /** It has been rolled back, and the server stands in another block in its place. */
@@ -114,7 +114,7 @@ export class Context implements ContextParts {
     this.database = parts.database;
     this.hooks = parts.hooks;
     this.wake = parts.wake;
-    this.reads = new SessionReads(parts.commits.reads.level);
+    this.reads = new ReadState(parts.commits.reads.level);
   }
 
   get client(): Outbox {

@@ -1,21 +1,22 @@
 import { UNSUPPORTED_FUNCTIONS, UNSUPPORTED_OIDS } from '../sql/names.ts';
 import { Frontend } from '../wire/codes.ts';
-import { readBind, readExecute, readParse, readStatementName } from '../wire/frontend-fields.ts';
+import { readBind, readExecute, readStatementName } from '../wire/frontend-fields.ts';
 import { refused } from './context.ts';
 import type { Context, Procedure } from './context.ts';
 import { parseOnly, queryMessage } from './injected.ts';
 import type { Style } from './injected.ts';
-import { judge, judgeParse, showsData } from './judge.ts';
+import { judge } from './judge.ts';
 import type { Judgement } from './judge.ts';
+import { lookAhead } from './look-ahead.ts';
 import { announceParse } from './parse-message.ts';
 import { Batch } from './procedures/batch.ts';
 import { commitQuery } from './procedures/explicit.ts';
 import { failDoomed, refuseNext, refuseQuery } from './procedures/fail.ts';
+import { attendReads } from './procedures/reads.ts';
 import { Script } from './procedures/script.ts';
 import { checkOnly, wrapped } from './procedures/wrapped.ts';
 import { Questions } from './questions.ts';
-import type { StatementKind } from '../sql/kinds.ts';
-import { changesReads, takesSnapshot } from '../sql/kinds.ts';
+import { changesReads } from '../sql/kinds.ts';
 import { PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
 import type { Prepared } from './statements.ts';
@@ -93,7 +94,7 @@ export class Dispatcher {
 
   *#attend(style: Style): Procedure {
     const context = this.#context;
-    const error = yield* context.reads.attend(context, style);
+    const error = yield* attendReads(context, style);
     if (context.aborted !== undefined) return;
     if (error === undefined) this.#attended = true;
     else yield* refuseNext(context, error);
@@ -317,7 +318,8 @@ export class Dispatcher {
     const { stream, statements } = context;
     const { bytes, start, end } = stream;
     // Behind a statement of the same batch that changed how new reads must be.
-    if (context.reads.changed && context.link.open !== undefined) return new Batch(context, context.link.open).run(true);
+    if (context.reads.changed && context.link.open !== undefined)
+      return new Batch(context, context.link.open).run(true);
     switch (type) {
       case Frontend.parse: {
         const { prepared, replacement } = announceParse(context, bytes, start, end);
@@ -383,45 +385,6 @@ function isExtended(type: number): boolean {
 function changesReadsAtOnce(judgement: Judgement): boolean {
   if (judgement.type === 'plain') return judgement.setsReads === true;
   return judgement.type === 'local' && changesReads(judgement.statement.kind);
-}
-
-/** What the client's next message is, or the batch that it begins. `whole`: up to its end, or to where the client waits. */
-function lookAhead(context: Context): { whole: boolean; extended: boolean; showsData: boolean } {
-  const found = { whole: false, extended: true, showsData: false };
-  const inBlock = context.link.status === 'T';
-  const kinds = new Map<string, StatementKind>();
-  found.whole = context.stream.lookAhead((type, bytes, start, end) => {
-    switch (type) {
-      case Frontend.query:
-        found.extended = false;
-        found.showsData ||= showsData(judge(context, bytes, start + 5, end - 1));
-        return true;
-      case Frontend.functionCall:
-        found.showsData = true;
-        return true;
-      case Frontend.parse: {
-        const fields = readParse(bytes, start, end);
-        if (fields === undefined) return false;
-        const { kind } = judgeParse(context, bytes, fields.textStart, fields.textEnd);
-        kinds.set(fields.name, kind);
-        // Under REPEATABLE READ even that may take the snapshot of the transaction.
-        if (inBlock && takesSnapshot(kind)) found.showsData = true;
-        return false;
-      }
-      case Frontend.bind: {
-        const name = readBind(bytes, start, end)?.statement ?? '';
-        if (takesSnapshot(kinds.get(name) ?? context.statements.find(name).kind)) found.showsData = true;
-        return false;
-      }
-      case Frontend.describe:
-      case Frontend.execute:
-      case Frontend.close:
-        return false;
-      default:
-        return true;
-    }
-  });
-  return found;
 }
 
 /** Inside a block. */

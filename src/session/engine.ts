@@ -12,6 +12,7 @@ import { Outbox } from './outbox.ts';
 import type { Commits, ConflictVictim, DdlAnnouncer } from './ports.ts';
 import { Batch } from './procedures/batch.ts';
 import { loseConflict, rearm } from './procedures/fail.ts';
+import { beginReads } from './procedures/reads.ts';
 import { ClientSegment, PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
 import { ServerLink } from './server-link.ts';
@@ -257,7 +258,7 @@ export class Engine implements ConflictVictim {
       }
       yield;
     }
-    yield* this.#context.reads.begin(this.#context);
+    yield* beginReads(this.#context);
   }
 
   #onSegmentDone(segment: Segment): void {

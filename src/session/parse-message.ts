@@ -18,7 +18,10 @@ export function announceParse(
 ): { prepared: Prepared; replacement: Buffer | undefined } {
   const fields = readParse(bytes, start, end);
   if (fields === undefined)
-    return { prepared: { name: '', kind: MAYBE, text: undefined, asks: false, setsReads: false }, replacement: undefined };
+    return {
+      prepared: { name: '', kind: MAYBE, text: undefined, asks: false, setsReads: false },
+      replacement: undefined,
+    };
   const { name, nameEnd, textStart, textEnd } = fields;
   const { kind, text, setsReads } = judgeParse(context, bytes, textStart, textEnd);
   const prepared: Prepared = {

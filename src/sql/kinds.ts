@@ -78,5 +78,7 @@ export function takesSnapshot(kind: StatementKind): boolean {
 
 /** Whether a statement of a pipeline must run in the transaction that the others of it run in. */
 export function needsTransaction(kind: StatementKind): boolean {
-  return kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING || kind === READ_SETTING;
+  return (
+    kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING || kind === READ_SETTING
+  );
 }

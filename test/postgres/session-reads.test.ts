@@ -149,9 +149,9 @@ describe('read levels of a session', () => {
     await client.query(`SET default_transaction_isolation = '${isolation}'`);
     await admin.query('UPDATE t SET n = 0');
     await client.query('BEGIN');
-    expect(await whileWaiting(async () => (await client.query('SELECT n FROM t WHERE n >= $1', [0])).rows)).toEqual([
-      { n: 1 },
-    ]);
+    expect(
+      await whileWaiting(async () => (await client.query<{ n: number }>('SELECT n FROM t WHERE n >= $1', [0])).rows),
+    ).toEqual([{ n: 1 }]);
     await client.query('COMMIT');
   });
 
@@ -182,7 +182,11 @@ describe('read levels of a session', () => {
     ],
     [
       'a batch in a block',
-      Buffer.concat([send.query('BEGIN'), ...[SET, 'SELECT n FROM t', 'COMMIT'].map((sql) => send.run(sql)), send.sync()]),
+      Buffer.concat([
+        send.query('BEGIN'),
+        ...[SET, 'SELECT n FROM t', 'COMMIT'].map((sql) => send.run(sql)),
+        send.sync(),
+      ]),
     ],
     [
       'a savepoint that takes it back',

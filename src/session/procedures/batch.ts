@@ -16,6 +16,7 @@ import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
 import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { failTransaction, poison } from './fail.ts';
+import { attendReads } from './reads.ts';
 import { ALREADY_IN_TRANSACTION, IN_TRANSACTION, NO_TRANSACTION, onlyInBlock } from './script.ts';
 
 /**
@@ -81,7 +82,7 @@ export class Batch {
   *#extended(type: number, bytes: Buffer, start: number, end: number): Procedure {
     const { statements } = this.#context;
     yield* this.#attendReads();
-    if (this.#sender.failed) return;
+    if (this.#hasFailed) return;
     switch (type) {
       case Frontend.parse:
         return yield* this.#parse(bytes, start, end);
@@ -105,13 +106,16 @@ export class Batch {
     this.#sender.setFlushing(type === Frontend.flush);
   }
 
+  /** Asked anew after each step: the compiler takes the property for what it was before. */
+  get #hasFailed(): boolean {
+    return this.#sender.failed;
+  }
+
   /** Behind a statement of this batch that changed how new the session's reads must be. */
   *#attendReads(): Procedure {
-    const { reads } = this.#context;
-    if (!reads.changed || this.#block === 'none') return;
+    if (!this.#context.reads.changed || this.#block === 'none') return;
     yield* this.#sender.cut();
-    if (this.#sender.failed) return;
-    const error = yield* reads.attend(this.#context, 'extended');
+    const error = this.#sender.failed ? undefined : yield* attendReads(this.#context, 'extended');
     if (error !== undefined) yield* this.#refuse(error);
   }
 

@@ -6,6 +6,7 @@ import { LARGE_OBJECTS, literal, probeSql } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import type { CommitOutcome } from '../ports.ts';
 import type { InjectedSegment } from '../segments.ts';
+import { reportToken } from './reads.ts';
 
 /** Sends the question whether the open transaction wrote; to be given to `commitTransaction`. */
 export function askWhetherWritten(context: Context, style: Style, chain = false): InjectedSegment {
@@ -90,7 +91,7 @@ function* commitWrite(context: Context, style: Style, everywhere: boolean): Proc
   context.committing = false;
   if (outcome.type === 'committed') {
     context.noteCommit();
-    context.reads.committed(context, outcome.index);
+    reportToken(context, outcome.index);
   } else if (outcome.error.sqlstate === '40001') context.noteLoss();
   context.forgetTransaction();
   hooks.count(outcome.type);

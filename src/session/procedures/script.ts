@@ -11,6 +11,7 @@ import type { ClientSegment } from '../segments.ts';
 import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
 import { failTransaction } from './fail.ts';
+import { attendReads } from './reads.ts';
 import { beginChained, commitExplicit, keepWritable } from './explicit.ts';
 import { withCopyData } from './wrapped.ts';
 
@@ -93,7 +94,7 @@ export class Script {
     const { reads } = this.#context;
     // Behind a statement of this Query that changed how new the session's reads must be.
     if (reads.changed && takesSnapshot(kind)) {
-      const error = yield* reads.attend(this.#context, 'simple');
+      const error = yield* attendReads(this.#context, 'simple');
       if (error !== undefined) {
         yield* failTransaction(this.#context, 'simple');
         this.#fail(error);
