@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cancelOnServer } from '../../src/session/cancel.ts';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
+import { withoutCommits } from '../support/hold-commits.ts';
 import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
 
@@ -38,23 +39,6 @@ describe('read levels of a cluster', () => {
   const n = (client: pg.Client, id = 1) => value(client, `SELECT n AS v FROM t WHERE id = ${id}`);
   const token = (client: pg.Client) => value(client, 'SELECT multimaster.token() AS v') as Promise<string>;
 
-  /** Runs `work` while a node's PostgreSQL commits nothing that is decided. */
-  async function withoutCommits(node: number, work: () => Promise<void>): Promise<void> {
-    const direct = new pg.Client({ connectionString: cluster.node(node).postgresUri });
-    await direct.connect();
-    const pid = (await value(
-      direct,
-      `SELECT pid AS v FROM pg_stat_activity WHERE application_name = 'pgmm committer'`,
-    )) as number;
-    await direct.end();
-    process.kill(pid, 'SIGSTOP');
-    try {
-      await work();
-    } finally {
-      process.kill(pid, 'SIGCONT');
-    }
-  }
-
   it('shows old data at level local, and what it must at the others', async () => {
     const [one, two] = clients;
     const old = await token(one);
@@ -68,7 +52,7 @@ describe('read levels of a cluster', () => {
     await levels.block.query('SET multimaster.read_level = strict; BEGIN ISOLATION LEVEL REPEATABLE READ');
     const reads: Promise<unknown>[] = [];
     let answered = 0;
-    await withoutCommits(2, async () => {
+    await withoutCommits(cluster, 2, async () => {
       await one.query('UPDATE t SET n = 1 WHERE id = 1');
       expect(await n(one)).toBe(1);
       expect(await n(two)).toBe(0);
@@ -89,7 +73,7 @@ describe('read levels of a cluster', () => {
   it('gives up after a time, and for a cancel request', async () => {
     const [one] = clients;
     const behind = await connect(2);
-    await withoutCommits(2, async () => {
+    await withoutCommits(cluster, 2, async () => {
       await one.query('UPDATE t SET n = n + 1 WHERE id = 2');
       await behind.query(`SET multimaster.read_after = '${await token(one)}'`);
       const failed = await n(behind, 2).then(

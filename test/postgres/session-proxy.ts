@@ -24,7 +24,7 @@ import { startPostgres } from '../support/postgres.ts';
 import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
 
 /** Reads that wait until `release`, and say what they were for. */
-export class HeldReads implements Reads {
+class HeldReads implements Reads {
   level: ReadLevel = 'local';
   holds = false;
   /** Fails what waits. */
