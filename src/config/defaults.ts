@@ -23,7 +23,7 @@ export const DEFAULTS = {
   election: { timeout: '500ms' },
   /** Long enough for the replay of a large transaction, short enough that one hung node is out in seconds. */
   member: { vote_timeout: '10s' },
-  commit: { order: 'strict', decision_timeout: '30s' },
+  commit: { decision_timeout: '30s' },
   /**
    * Local: the reason to have a copy on every node. The wait: as long as a member may take to vote, after which it is none. Outside the cluster:
    * most applications would rather read what was true seconds ago than nothing.

@@ -100,7 +100,6 @@ export const configSchema = group({
   election: group({ timeout: duration('50ms', '1min').prefault(DEFAULTS.election.timeout) }).prefault({}),
   member: group({ vote_timeout: duration('100ms', '1h').prefault(DEFAULTS.member.vote_timeout) }).prefault({}),
   commit: group({
-    order: choice(['strict', 'relaxed']).default(DEFAULTS.commit.order),
     decision_timeout: duration('100ms', '1h').prefault(DEFAULTS.commit.decision_timeout),
   }).prefault({}),
   reads: group({

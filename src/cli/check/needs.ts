@@ -15,9 +15,9 @@ export interface Needs {
 /** Connections for control, of each kind one per database: committer, decoder, conflict checks, a spare. */
 const CONTROL_CONNECTIONS = 4;
 
-export function needs({ nodes, databases, session, apply, commit }: Config): Needs {
+export function needs({ nodes, databases, session, apply }: Config): Needs {
   const sessions = apply.sessions * databases.length;
-  const committers = (commit.order === 'strict' ? 1 : apply.sessions) * databases.length;
+  const committers = databases.length;
   // The node's own changes, and one slot kept for every other node to return from.
   const slots = nodes.length * databases.length;
   return {

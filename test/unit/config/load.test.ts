@@ -148,7 +148,12 @@ session:
       'spool: { memory: 1MB, inline: 2MB }\ncluster',
       '2:31: spool.inline: expected at most spool.memory (1048576 bytes), got 2097152 bytes',
     ],
-    ['cluster', 'commit: { order: lax }\ncluster', '2:18: commit.order: expected one of strict, relaxed, got "lax"'],
+    [
+      'cluster',
+      'reads: { level: lax }\ncluster',
+      '2:17: reads.level: expected one of local, session, strict, got "lax"',
+    ],
+    ['cluster', 'commit: { order: relaxed }\ncluster', '2:11: commit.order: is not available yet: every node commits'],
     ['cluster', 'dataDir: x\ncluster', '2:1: dataDir: is not a setting: did you mean data_dir?'],
   ])('%s -> %s', (from, to, problem) => {
     expect(problemsOf(MINIMAL.replace(from, to))[0]).toContain(`pgmm.yaml:${problem}`);
