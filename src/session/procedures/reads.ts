@@ -10,8 +10,9 @@ import { AFTER_SETTING, LEVEL_SETTING } from '../read-state.ts';
 /** Reported to clients at level `session`, as PostgreSQL reports its own settings. */
 const TOKEN = 'multimaster.token';
 
-/** In a block: unlike SELECT, SHOW takes no snapshot, which under REPEATABLE READ would be the one of the whole transaction. */
+/** In a block, as unlike SELECT, SHOW takes no snapshot, which under REPEATABLE READ would be the one of the whole transaction. */
 const SHOW = [`SHOW ${LEVEL_SETTING}`, `SHOW ${AFTER_SETTING}`];
+const CURRENT = `SELECT ${[LEVEL_SETTING, AFTER_SETTING].map((name) => `pg_catalog.current_setting('${name}', true)`).join(', ')}`;
 const SHOW_ISOLATION = 'SHOW transaction_isolation';
 
 /** When the client has logged in: ALTER ROLE, ALTER DATABASE and the connection's options may have set something. */
@@ -65,24 +66,24 @@ function* ask(context: Context, style: Style): Procedure<PgError | undefined> {
   yield* settled(context);
   const { reads, link } = context;
   const inBlock = link.status === 'T';
-  const steps = (inBlock ? SHOW : [keepSql(context.commits.reads.level)]).map((sql) => context.injectFixed(style, sql));
+  const steps = (inBlock ? SHOW : [CURRENT]).map((sql) => context.injectFixed(style, sql));
   yield* answered(...steps);
   const failed = steps.find((step) => step.failed !== undefined)?.error;
   if (failed !== undefined) return failed;
   // One row of two columns, or two of one.
   const [level, after] = steps.flatMap(({ rows }) => rows[0]);
   const error = reads.told([level ?? '', after ?? ''], inBlock, context.commits.reads);
-  if (error !== undefined && !inBlock) yield* answered(context.inject(style, setSql(...reads.texts)));
+  if (inBlock) return error;
+  const [soundLevel, soundAfter] = reads.texts;
+  // Given a value where they have none, so that SHOW knows them.
+  if (level !== soundLevel || level === '')
+    set(context, style, LEVEL_SETTING, soundLevel || context.commits.reads.level);
+  if (after !== soundAfter) set(context, style, AFTER_SETTING, soundAfter);
+  yield* settled(context);
   return error;
 }
 
-const set = (name: string, value: string): string => `pg_catalog.set_config('${name}', ${value}, false)`;
-const setSql = (level: string, after: string): string =>
-  `SELECT ${set(LEVEL_SETTING, literal(level))}, ${set(AFTER_SETTING, literal(after))}`;
-
-/** Answers the settings, and gives them a value where they have none: from then on SHOW knows them. */
-function keepSql(level: string): string {
-  const current = (name: string): string => `pg_catalog.current_setting('${name}', true)`;
-  const kept = `coalesce(nullif(${current(LEVEL_SETTING)}, ''), ${literal(level)})`;
-  return `SELECT ${set(LEVEL_SETTING, kept)}, ${set(AFTER_SETTING, `coalesce(${current(AFTER_SETTING)}, '')`)}`;
+/** By SET rather than set_config(), which may not be everyone's to call. */
+function set(context: Context, style: Style, name: string, value: string): void {
+  context.inject(style, `SET ${name} = ${literal(value)}`);
 }
