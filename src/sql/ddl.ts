@@ -138,7 +138,7 @@ export const DDL_RULES: Readonly<Partial<Record<string, Rule>>> = {
   CreatedbStmt: onlyHere('databases'),
   DropdbStmt: onlyHere('databases'),
   AlterDatabaseStmt: onlyHere('databases'),
-  AlterDatabaseSetStmt: onlyHere('databases'),
+  AlterDatabaseSetStmt: DDL,
   AlterDatabaseRefreshCollStmt: onlyHere('databases'),
   AlterSystemStmt: onlyHere('server settings'),
   CreateEventTrigStmt: onlyHere('event triggers'),

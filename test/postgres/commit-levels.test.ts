@@ -58,7 +58,8 @@ const WAYS: readonly Way[] = [
     write: (client, _level, id) => client.query(insert(id)),
   },
   { name: 'ALTER ROLE', user: 'alice', write: (client, _level, id) => client.query(insert(id)) },
-  { name: 'ALTER DATABASE', user: 'bob', write: (client, _level, id) => client.query(insert(id)) },
+  { name: 'ALTER ROLE IN DATABASE', user: 'bob', write: (client, _level, id) => client.query(insert(id)) },
+  { name: 'ALTER DATABASE', write: (client, _level, id) => client.query(insert(id)) },
 ];
 
 describe('commit levels', () => {
@@ -99,12 +100,15 @@ describe('commit levels', () => {
   /** A session of that kind on node 2. */
   async function session(way: Way, level: string): Promise<pg.Client> {
     if (way.user === 'alice') await admin.query(`ALTER ROLE alice SET synchronous_commit = ${level}`);
-    // For one role in the database: the others, the proxy's own among them, are left alone.
     if (way.user === 'bob') await admin.query(`ALTER ROLE bob IN DATABASE postgres SET synchronous_commit = ${level}`);
-    return await connect(2, {
+    const isForAll = way.name === 'ALTER DATABASE';
+    if (isForAll) await admin.query(`ALTER DATABASE postgres SET synchronous_commit = ${level}`);
+    const client = await connect(2, {
       ...(way.user !== undefined && { user: way.user }),
       ...(way.options !== undefined && { options: way.options(level) }),
     });
+    if (isForAll) await admin.query('ALTER DATABASE postgres RESET synchronous_commit');
+    return client;
   }
 
   const has = async (client: pg.Client, id: number) =>
