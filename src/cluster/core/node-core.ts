@@ -374,6 +374,8 @@ export class NodeCore {
       case 'progress':
         return this.#coordinate({ type: 'progress', gid: message.gid, now: this.#now });
       case 'not-active':
+        // A snapshot may hide its COMMIT at or before that index. It is asked about again until that is known.
+        if (message.asOf > 0 && this.#isBlind) return;
         return this.#participate({ type: 'not-active', gid: message.gid, asOf: message.asOf });
       case 'ask':
         return this.#onAsk(from, message.gids);

@@ -172,3 +172,22 @@ test('a leader whose entry Raft refused takes proposals again', () => {
   story.step({ type: 'append-refused', index: logIndex(2) });
   expect(propose()).toMatchObject([{ type: 'append', index: 2 }]);
 });
+
+test('what an origin says of a transaction waits until it is known what a snapshot hides', () => {
+  const story = new Story().join();
+  story.admit(2);
+  const theirs = gid(2, 2);
+  const announce = { t: 'announce', gid: theirs, database: 'app', dependsOn: logIndex(0) } as const;
+  story.step({ type: 'message', from: two, message: announce });
+  story.step({ type: 'applied', gid: theirs });
+  story.step({ type: 'postgres-down' });
+  story.commit(theirs);
+  const snapshot = { index: logIndex(9), members: [], lastEpochs: [], lastCommit: logIndex(8) };
+  story.step({ type: 'install', snapshot });
+  const over = { t: 'not-active', gid: theirs, asOf: logIndex(3) } as const;
+  expect(types(story.step({ type: 'message', from: two, message: over }))).not.toContain('rollback-prepared');
+  story.postgresUp(0, [theirs]);
+  const entry = { index: logIndex(3), gid: theirs, database: 'app', time: 0, dependsOn: logIndex(0), notify: false };
+  const filled = { type: 'gap-filled', from: logIndex(0), to: logIndex(8), entries: [entry] } as const;
+  expect(types(story.step(filled))).toContain('commit');
+});
