@@ -71,6 +71,15 @@ export function devCommand(io: DevIo = PROCESS_IO): Command {
   nodeCommand(dev, io, 'pause', 'freeze a node with SIGSTOP: it is there and does not answer');
   nodeCommand(dev, io, 'resume', 'let a frozen node go on');
 
+  withDir(dev.command('delay'))
+    .description("make a node's network slow, in milliseconds each way, such as: delay 3 2000")
+    .argument('<node>', 'number of the node', integer)
+    .argument('<ms>', 'milliseconds; 0 undoes it', integer)
+    .action(
+      guarded(io, async (node: number, milliseconds: number, options: DirOption) => {
+        await send(io, options, { command: 'delay', node, milliseconds });
+      }),
+    );
   withDir(dev.command('partition'))
     .description('cut the network between groups of nodes, such as: partition 1 2,3')
     .argument('<groups...>', 'node numbers separated by commas; a node in no group reaches all others')
@@ -84,7 +93,7 @@ export function devCommand(io: DevIo = PROCESS_IO): Command {
     );
 
   withDir(dev.command('heal'))
-    .description('undo a partition; what was held back arrives')
+    .description('undo partitions and delays; what was held back arrives')
     .action(guarded(io, (options: DirOption) => send(io, options, { command: 'heal' })));
 
   withDir(dev.command('down'))

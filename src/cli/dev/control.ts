@@ -21,6 +21,7 @@ const requestSchema = z.discriminatedUnion('command', [
   z.object({ command: z.literal('heal') }),
   z.object({ command: z.literal('down') }),
   z.object({ command: z.enum(['kill', 'start', 'pause', 'resume']), node, what: z.enum(WHATS) }),
+  z.object({ command: z.literal('delay'), node, milliseconds: z.number().min(0) }),
   z.object({
     command: z.literal('partition'),
     groups: z.array(z.array(node)),

@@ -251,9 +251,17 @@ export class Playground {
         assertPartition(request, this.#ports.ids);
         this.#mesh.apply({ groups: request.groups, oneWay: request.oneWay, reset: request.reset });
         return describePartition(request);
+      case 'delay': {
+        const { node, milliseconds } = request;
+        if (!this.#options.relays) throw new DevError('this playground was started with --no-relays');
+        if (!this.#ports.ids.includes(node))
+          throw new DevError(`there is no node ${node}; the nodes are ${this.#ports.ids.join(', ')}`);
+        this.#mesh.delay(node, milliseconds);
+        return `what node ${node} sends and gets takes ${milliseconds} ms`;
+      }
       case 'heal':
         this.#mesh.apply(undefined);
-        return 'healed: every node reaches every other';
+        return 'healed: every node reaches every other, without delay';
       case 'kill':
       case 'start':
       case 'pause':

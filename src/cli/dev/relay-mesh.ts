@@ -35,6 +35,8 @@ export function isCut({ groups, oneWay }: Partition, from: number, to: number): 
 export class RelayMesh {
   readonly #relays: { readonly from: number; readonly to: number; readonly relay: Relay }[] = [];
   #partition: Partition | undefined;
+  /** Milliseconds by node: what it sends and what is sent to it takes that long. */
+  readonly #delays = new Map<number, number>();
 
   get partition(): Partition | undefined {
     return this.#partition;
@@ -48,14 +50,31 @@ export class RelayMesh {
     }
   }
 
-  /** Replaces the partition there is; undefined heals it. */
+  /** Replaces the partition there is; undefined heals it, and makes every link quick again. */
   apply(partition: Partition | undefined): void {
     this.#partition = partition;
+    if (partition === undefined) this.#delays.clear();
+    this.#set();
+  }
+
+  delay(node: number, milliseconds: number): void {
+    this.#delays.set(node, milliseconds);
+    this.#set();
+  }
+
+  #set(): void {
+    const partition = this.#partition;
     for (const { from, to, relay } of this.#relays) {
+      const delay = Math.max(this.#delays.get(from) ?? 0, this.#delays.get(to) ?? 0);
       relay.set(
         partition === undefined
-          ? OPEN
-          : { forward: isCut(partition, from, to), backward: isCut(partition, to, from), reset: partition.reset },
+          ? { ...OPEN, delay }
+          : {
+              forward: isCut(partition, from, to),
+              backward: isCut(partition, to, from),
+              reset: partition.reset,
+              delay,
+            },
       );
     }
   }

@@ -12,6 +12,8 @@ export interface Cut {
   readonly backward: boolean;
   /** Connections are reset and new ones refused so; otherwise bytes are only held back. */
   readonly reset: boolean;
+  /** Milliseconds that everything takes, in each direction. */
+  readonly delay?: number;
 }
 
 export const OPEN: Cut = { forward: false, backward: false, reset: false };
@@ -105,8 +107,8 @@ class RelayedConnection {
       if (held) return;
       this.#dial();
     }
-    this.#forward?.hold(cut.forward);
-    this.#backward?.hold(cut.backward);
+    this.#forward?.set(cut.forward, cut.delay ?? 0);
+    this.#backward?.set(cut.backward, cut.delay ?? 0);
   }
 
   destroy(): void {
@@ -133,32 +135,58 @@ class RelayedConnection {
 class Flow {
   readonly #from: Socket;
   readonly #to: Socket;
+  readonly #underWay: { readonly at: number; readonly bytes: Buffer | undefined }[] = [];
   #held = true;
   #broken = false;
+  #delay = 0;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(from: Socket, to: Socket) {
     this.#from = from;
     this.#to = to;
-    from.on('data', (bytes: Buffer) => {
-      if (to.destroyed) return;
-      if (!to.write(bytes)) from.pause();
-    });
+    from.on('data', (bytes: Buffer) => this.#take(bytes));
     to.on('drain', () => this.#flow());
-    from.on('end', () => to.end());
+    from.on('end', () => this.#take(undefined));
     from.on('error', () => {
       this.#broken = true;
       this.#flow();
     });
   }
 
-  hold(held: boolean): void {
+  set(held: boolean, delay: number): void {
     this.#held = held;
+    this.#delay = delay;
     if (held) this.#from.pause();
     else this.#flow();
   }
 
+  /** Undefined is the end. Nothing overtakes what is under way, even if the delay has become less since. */
+  #take(bytes: Buffer | undefined): void {
+    if (this.#delay === 0 && this.#underWay.length === 0) return this.#deliver(bytes);
+    this.#underWay.push({ at: performance.now() + this.#delay, bytes });
+    this.#timer ??= setTimeout(() => this.#arrive(), this.#delay);
+  }
+
+  #arrive(): void {
+    this.#timer = undefined;
+    if (this.#held) return;
+    let next = this.#underWay.at(0);
+    for (; next !== undefined && next.at <= performance.now(); next = this.#underWay.at(0)) {
+      this.#underWay.shift();
+      this.#deliver(next.bytes);
+    }
+    if (next !== undefined) this.#timer ??= setTimeout(() => this.#arrive(), next.at - performance.now());
+  }
+
+  #deliver(bytes: Buffer | undefined): void {
+    if (this.#to.destroyed) return;
+    if (bytes === undefined) this.#to.end();
+    else if (!this.#to.write(bytes)) this.#from.pause();
+  }
+
   #flow(): void {
     if (this.#held) return;
+    if (this.#underWay.length > 0) this.#arrive();
     if (this.#broken) this.#to.resetAndDestroy();
     else if (!this.#to.writableNeedDrain) this.#from.resume();
   }

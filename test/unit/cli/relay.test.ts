@@ -92,6 +92,18 @@ describe('a relay', () => {
     expect([client.closed, server.closed]).toEqual(['no', 'no']);
   });
 
+  it('delays everything, in order, the end too', async () => {
+    const [client, server] = await dialThrough();
+    relay.set({ ...OPEN, delay: 10 * A_WHILE_MS });
+    client.socket.write('slow');
+    await sleep(A_WHILE_MS);
+    expect(server.received).toBe('');
+    relay.set(OPEN);
+    client.socket.end(' and quick');
+    await waitFor('all arrives', () => server.ended);
+    expect(server.received).toBe('slow and quick');
+  });
+
   it('loses one direction only, if asked to', async () => {
     const [client, server] = await dialThrough();
     relay.set({ forward: true, backward: false, reset: false });

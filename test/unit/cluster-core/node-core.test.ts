@@ -182,12 +182,12 @@ test('what an origin says of a transaction waits until it is known what a snapsh
   story.step({ type: 'applied', gid: theirs });
   story.step({ type: 'postgres-down' });
   story.commit(theirs);
-  const snapshot = { index: logIndex(9), members: [], lastEpochs: [], lastCommit: logIndex(8) };
+  const snapshot = { index: logIndex(9), members: [], lastEpochs: [], lastCommit: logIndex(3) };
   story.step({ type: 'install', snapshot });
   const over = { t: 'not-active', gid: theirs, asOf: logIndex(3) } as const;
   expect(types(story.step({ type: 'message', from: two, message: over }))).not.toContain('rollback-prepared');
   story.postgresUp(0, [theirs]);
   const entry = { index: logIndex(3), gid: theirs, database: 'app', time: 0, dependsOn: logIndex(0), notify: false };
-  const filled = { type: 'gap-filled', from: logIndex(0), to: logIndex(8), entries: [entry] } as const;
+  const filled = { type: 'gap-filled', from: logIndex(0), to: logIndex(3), entries: [entry] } as const;
   expect(types(story.step(filled))).toContain('commit');
 });
