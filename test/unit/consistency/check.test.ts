@@ -1,0 +1,70 @@
+import { describe, expect, it } from 'vitest';
+import { check, countKinds, type CheckOptions } from '../../consistency/checker/check.ts';
+import type { Outcome, Step, Transaction } from '../../consistency/checker/history.ts';
+
+/** Steps as text: `a+1` appends 1 to a, `a=1,2` reads it. */
+function transaction(id: number, text: string, more: Partial<Transaction> = {}): Transaction {
+  const steps = text.split(' ').map((word): Step => {
+    const key = word[0];
+    if (word[1] === '+') return { kind: 'append', key, value: Number(word.slice(2)) };
+    return { kind: 'read', key, values: word.slice(2).split(',').filter(Boolean).map(Number) };
+  });
+  return { id, process: id, steps, outcome: 'committed', begun: 0, ended: 100, ...more };
+}
+
+function kinds(texts: readonly string[], options?: CheckOptions, outcomes: Record<number, Outcome> = {}): string[] {
+  const transactions = texts.map((text, i) => transaction(i + 1, text, { outcome: outcomes[i + 1] ?? 'committed' }));
+  return Object.keys(countKinds(check({ transactions }, options))).sort();
+}
+
+describe('histories with known anomalies', () => {
+  it.each<[string, string[], string[], Record<number, Outcome>?]>([
+    ['nothing wrong', ['a+1', 'a=1 a+2', 'a=1,2'], []],
+    ['G0', ['a+1 b+2', 'a+3 b+4', 'a=1,3 b=4,2'], ['G0']],
+    ['G1a', ['a+1', 'a=1'], ['G1a'], { 1: 'aborted' }],
+    ['G1b', ['a+1 a+2', 'a=1', 'a=1,2'], ['G-single', 'G1b']],
+    ['G1c', ['a+1 b=2', 'b+2 a=1'], ['G1c']],
+    ['G-single', ['a+1 b+2', 'a= b=2', 'a=1'], ['G-single']],
+    ['long fork', ['a+1', 'b+2', 'a=1 b=', 'a= b=2'], ['G-nonadjacent'], {}],
+    ['write skew', ['a= b+1', 'b= a+2', 'a=2 b=1'], ['G2-item']],
+    ['lost update', ['a= a+1', 'a= a+2', 'a=1,2'], ['G-single', 'lost-update']],
+    ['incompatible orders', ['a+1', 'a+2', 'a=1,2', 'a=2,1'], ['incompatible-order']],
+    ['duplicate elements', ['a+1', 'a=1,1'], ['duplicate-elements']],
+    ['garbage', ['a=7'], ['garbage']],
+    ['internal', ['a+1 a='], ['internal']],
+    ['unknown and seen', ['a+1', 'a=1'], [], { 1: 'unknown' }],
+    ['unknown and not seen', ['a+1 b=2', 'b+2 a='], [], { 1: 'unknown' }],
+    ['unknown, seen, and part of a cycle', ['a+1 b=2', 'b+2 a=1'], ['G1c'], { 1: 'unknown' }],
+  ])('%s', (_, texts, expected, outcomes) => {
+    expect(kinds(texts, {}, outcomes)).toEqual(expected);
+  });
+
+  it('tells an acknowledged append that is gone, and forgives one of unknown outcome', () => {
+    const final = new Map([['a', [] as number[]]]);
+    expect(countKinds(check({ transactions: [transaction(1, 'a+1')], final }))).toEqual({ 'lost-append': 1 });
+    expect(check({ transactions: [transaction(1, 'a+1', { outcome: 'unknown' })], final })).toEqual([]);
+  });
+
+  it('holds a session to its order only when asked', () => {
+    const transactions = [
+      transaction(1, 'a+1', { process: 5, begun: 0, ended: 1 }),
+      transaction(2, 'a=', { process: 5, begun: 2, ended: 3 }),
+      transaction(3, 'a=1', { process: 6, begun: 2, ended: 3 }),
+    ];
+    expect(check({ transactions })).toEqual([]);
+    expect(countKinds(check({ transactions }, { process: true }))).toEqual({ 'G-single-process': 1 });
+  });
+
+  it('holds all to the order of time only when asked, and nobody to that of concurrent ones', () => {
+    const history = (begun: number) => ({
+      transactions: [
+        transaction(1, 'a+1', { begun: 0, ended: 10 }),
+        transaction(2, 'a=', { begun, ended: 20 }),
+        transaction(3, 'a=1', { begun: 20, ended: 30 }),
+      ],
+    });
+    expect(check(history(11))).toEqual([]);
+    expect(countKinds(check(history(11), { realtime: true }))).toEqual({ 'G-single-realtime': 1, 'stale-read': 1 });
+    expect(check(history(10), { realtime: true })).toEqual([]);
+  });
+});
