@@ -1,3 +1,5 @@
+import type { InDoubt } from '../cluster/in-doubt.ts';
+import type { RefereeStatus } from '../consensus/referee/referee.ts';
 import type { RecloneStatus } from '../cluster/reclone/recloner.ts';
 import type { Progress } from '../cluster/catch-up-progress.ts';
 
@@ -19,7 +21,7 @@ export interface ClusterStatus {
   readonly nodes: readonly NodeStatus[];
   /** The Redis with the third vote; null where there is none. */
   readonly referee: RefereeStatus | null;
-  readonly inDoubt: readonly InDoubtTransaction[];
+  readonly inDoubt: readonly InDoubt[];
   readonly postgres: PostgresStatus;
   /** Transactions that wrote to its PostgreSQL past the proxy since the proxy started, which makes it differ from the others. */
   readonly bypasses: { readonly count: number; readonly last: Bypass | null };
@@ -47,24 +49,6 @@ export interface NodeStatus {
   readonly lag: number | null;
   /** Where applications connect, if the configuration says so. */
   readonly client: string | null;
-}
-
-export interface RefereeStatus {
-  /** Host, port and database. */
-  readonly server: string;
-  readonly state: 'connecting' | 'refused' | 'waiting' | 'active';
-  /** Why it does not vote. */
-  readonly problem: string | null;
-}
-
-export interface InDoubtTransaction {
-  readonly gid: string;
-  readonly origin: number;
-  readonly database: string;
-  readonly state: 'preparing' | 'prepared' | 'voting' | 'proposed' | 'decided';
-  readonly ageMs: number;
-  /** What it needs to go on: `vote of node 3`, `lock held by pgmm:…`. */
-  readonly waitsFor: readonly string[];
 }
 
 export interface Bypass {

@@ -1,4 +1,4 @@
-import type { ClusterStatus, InDoubtTransaction, NodeStatus } from '../../admin/status.ts';
+import type { ClusterStatus, NodeStatus } from '../../admin/status.ts';
 
 /** What a person wants to know of one node, as lines. */
 export function formatStatus(status: ClusterStatus): string[] {
@@ -73,7 +73,7 @@ function describeNode({ id, state, epoch, reachable, committed, lag }: NodeStatu
   return [String(id), state, String(epoch), reachable ? 'yes' : 'no', String(committed ?? '?'), String(lag ?? '?')];
 }
 
-function describeInDoubt({ gid, origin, database, state, ageMs, waitsFor }: InDoubtTransaction): string {
+function describeInDoubt({ gid, origin, database, state, ageMs, waitsFor }: ClusterStatus['inDoubt'][number]): string {
   const age = ageMs < 10_000 ? `${ageMs} ms` : `${Math.round(ageMs / 1000)} s`;
   return `    ${gid}  ${state} for ${age}, from node ${origin}, database ${database}; waits for ${waitsFor.join(', ')}`;
 }

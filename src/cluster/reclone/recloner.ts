@@ -79,8 +79,14 @@ export class Recloner {
 
   /** A complete copy that could not be put in place is tried again. */
   async #resume(): Promise<void> {
-    const { data, complete } = this.#options;
-    if (data === undefined || !(await data.isDue())) return;
+    const { data, complete, log } = this.#options;
+    if (data === undefined) return;
+    try {
+      if (!(await data.isDue())) return;
+    } catch (error) {
+      log.error({ err: error }, `reclone.data_directory can't be looked at: ${(error as Error).message}`);
+      return;
+    }
     this.#status = { ...NOTHING, state: 'complete' };
     this.#again = setTimeout(complete, RETRY_DELAY);
   }
@@ -144,7 +150,9 @@ export class Recloner {
       if (!this.#stopped) log.error({ donor, err: error }, `the data of node ${donor} could not be copied: ${problem}`);
       this.#status = { ...(this.#status ?? NOTHING), state: 'failed', donor, problem };
       this.#notBefore = performance.now() + RETRY_DELAY;
-      await data.discardCopy();
+      await data.discardCopy().catch((failure: unknown) => {
+        log.error({ err: failure }, `what has come of the copy could not be removed from ${data.copy}`);
+      });
     }
   }
 

@@ -1,3 +1,4 @@
+import { nodeId, type Gid } from '../../../src/runtime/ids.ts';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { AdminServer } from '../../../src/admin/http.ts';
 import { Metrics } from '../../../src/admin/metrics.ts';
@@ -16,8 +17,8 @@ const STATUS: ClusterStatus = {
   nodes: [{ id: 1, state: 'member', epoch: 1, reachable: true, committed: 9, lag: 0, client: '10.0.0.1:6432' }],
   inDoubt: [
     {
-      gid: 'pgmm:dev:1:1:1:1',
-      origin: 1,
+      gid: 'pgmm:dev:1:1:1:1' as Gid,
+      origin: nodeId(1),
       database: 'postgres',
       state: 'voting',
       ageMs: 12,
