@@ -47,8 +47,8 @@ export interface LocalReplicaOptions {
   readonly admission: Admission;
   /** Whether a decoded transaction is one of this run's. */
   readonly isOwn: (gid: Gid) => boolean;
-  /** Whether anything here still knows of this transaction; what nobody knows of is rolled back. */
-  readonly isKnown: (gid: Gid) => boolean;
+  /** Whether a prepared transaction is one of this node's that nobody waits for, and that the log can't commit any more. */
+  readonly isAbandoned: (gid: Gid) => boolean;
   readonly victim: (pid: number) => ConflictVictim | undefined;
 }
 
@@ -444,7 +444,7 @@ export class LocalReplica {
     try {
       for (const [name, database] of this.#databases) {
         for (const gid of (await database.preparedGids()) as Gid[]) {
-          if (!this.#options.isOwn(gid) || this.#options.isKnown(gid)) continue;
+          if (!this.#options.isAbandoned(gid)) continue;
           found.add(gid);
           if (!this.#suspects.has(gid)) continue;
           this.#options.log.warn({ gid, database: name }, 'rolling back a prepared transaction that nobody waits for');

@@ -26,6 +26,9 @@ class Client {
   /** Another node's transaction won: this one has to be rolled back, if it has not come to PREPARE. */
   #overruled = false;
   #gid: Gid | undefined;
+  /** PREPARE TRANSACTION is not answered yet; the outcome may be known before. */
+  #preparing = false;
+  #answered = false;
   /** The first that lost a conflict since a commit; its priority is kept. */
   #senior: Gid | undefined;
   #everywhere = false;
@@ -114,11 +117,16 @@ class Client {
       }
       postgres.prepare(backend, gid, reply);
     };
+    const life = this.#life;
+    this.#preparing = true;
     replica.call<Tx>(backend, command, (result) => {
       const error = { sqlstate: result.ok ? '' : result.sqlstate, message: 'PREPARE failed' };
       if (result.ok) this.#node.feed({ type: 'prepared', gid });
       else
         this.#node.feed({ type: result.sqlstate.startsWith('08') ? 'prepare-unknown' : 'prepare-failed', gid, error });
+      if (life !== this.#life) return;
+      this.#preparing = false;
+      if (this.#answered) this.#end();
     });
   }
 
@@ -130,7 +138,9 @@ class Client {
     world.count(`${outcome.type}${reason}`);
     if (outcome.type === 'committed') this.#senior = undefined;
     else if (outcome.type === 'aborted' && outcome.error.sqlstate === '40001') this.#senior ??= this.#gid;
-    this.#end();
+    // The session keeps its connection until PREPARE TRANSACTION is answered.
+    this.#answered = true;
+    if (!this.#preparing) this.#end();
   }
 
   /** A replay needs a lock that this transaction holds. Too late for one that has sent PREPARE. */
@@ -152,7 +162,7 @@ class Client {
     const { postgres } = this.#node;
     const backend = this.#backend;
     if (backend !== undefined) this.#node.world.loop.in(postgres.process, 0.2, () => postgres.close(backend));
-    this.busy = this.committing = false;
+    this.busy = this.committing = this.#answered = false;
     this.#gid = undefined;
     this.think();
   }
@@ -161,7 +171,7 @@ class Client {
   lost(): void {
     if (this.committing) this.#node.world.count('clients lost while committing');
     this.#life++;
-    this.busy = this.committing = false;
+    this.busy = this.committing = this.#preparing = this.#answered = false;
   }
 
   // ---- the work

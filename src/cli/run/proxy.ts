@@ -215,7 +215,7 @@ export class Proxy {
         const parts = parseGid(gid);
         return parts?.cluster === cluster.name && parts.node === node && parts.epoch === this.#node.core.epoch;
       },
-      isKnown: (gid) => this.#node.core.knows(gid),
+      isAbandoned: (gid) => parseGid(gid)?.cluster === cluster.name && this.#node.core.isAbandoned(gid),
       victim: (pid) => victims.get(pid),
       events: {
         up: (committed, prepared) => this.#node.onPostgres({ type: 'postgres-up', committed, prepared }),

@@ -116,6 +116,16 @@ export class NodeCore {
     return this.#coordinator.has(gid) || this.#participant.state(gid) !== undefined;
   }
 
+  /**
+   * Whether a transaction that is prepared here is an own one that nothing waits for: named in this epoch, or in one that ended without its
+   * COMMIT. A PREPARE whose connection broke may be carried out that late.
+   */
+  isAbandoned(gid: Gid): boolean {
+    const parts = parseGid(gid);
+    if (parts?.node !== this.#settings.self || this.knows(gid)) return false;
+    return parts.epoch === this.#epoch || this.guard.hasEnded(parts.node, parts.epoch);
+  }
+
   /** Why writes cannot be coordinated now; undefined when they can. */
   get refusal(): string | undefined {
     if (this.#fenced !== undefined) return `fenced: ${this.#fenced}`;
