@@ -1,13 +1,26 @@
 import pg from 'pg';
 import type { Outcome } from './checker/history.ts';
 import { isUnknown } from '../faults/operations.ts';
+import type { Doubt } from './doubts.ts';
 import type { Level } from './levels.ts';
 
 /** Where sessions connect to: the nodes of a cluster, or one server that is its own only node. */
 export interface Target {
   readonly name: string;
   readonly uris: () => readonly string[];
+  /** Whether it can be asked what became of a transaction. */
+  readonly tellsOutcomes: boolean;
 }
+
+export interface SessionOptions {
+  readonly node: number;
+  readonly level: Level;
+  /** Whether commits wait until every node shows them. */
+  readonly remoteApply: boolean;
+}
+
+/** Milliseconds before the next attempt at a node that is down or takes no writes, so that it costs the others no processor. */
+const RECONNECT = 50;
 
 /** Numbers sessions: one that connects again is another, as its node may be another run of the node. */
 let processes = 0;
@@ -16,27 +29,34 @@ let processes = 0;
 export class Session {
   readonly node: number;
   readonly #target: Target;
-  readonly #level: Level;
-  readonly #remoteApply: boolean;
+  readonly #options: SessionOptions;
   #client: pg.Client | undefined;
+  #begun = 0;
   process = 0;
   transactions = 0;
+  /** Transactions whose client was not told what became of them, and those of them that have a name to ask by. */
+  unknown = 0;
+  readonly doubts: Doubt[] = [];
   readonly failures: Record<string, number> = {};
 
-  constructor(target: Target, node: number, level: Level, remoteApply: boolean) {
+  constructor(target: Target, options: SessionOptions) {
     this.#target = target;
-    this.node = node;
-    this.#level = level;
-    this.#remoteApply = remoteApply;
+    this.#options = options;
+    this.node = options.node;
   }
 
-  /** One transaction; what became of it. Errors that are not PostgreSQL's or the connection's are thrown. */
-  async transact(body: (client: pg.Client) => Promise<unknown>): Promise<Outcome> {
+  /**
+   * One transaction; what became of it. Errors that are not PostgreSQL's or the connection's are thrown. When the answer
+   * is `unknown`, `settle` is called after the run with what the cluster says, if the transaction had asked for its name.
+   */
+  async transact(body: (client: pg.Client) => Promise<unknown>, settle: Doubt['settle'] = ignore): Promise<Outcome> {
     let committing = false;
+    let gid: string | undefined;
     try {
       const client = await this.#connect();
-      await client.query(`BEGIN ISOLATION LEVEL ${this.#level}`);
+      await client.query(`BEGIN ISOLATION LEVEL ${this.#options.level}`);
       await body(client);
+      gid = await this.#nameOf(client);
       committing = true;
       await client.query('COMMIT');
       this.transactions += 1;
@@ -46,9 +66,22 @@ export class Session {
       const code = error instanceof pg.DatabaseError ? (error.code ?? '?') : 'connection';
       this.failures[code] = (this.failures[code] ?? 0) + 1;
       const usable = error instanceof pg.DatabaseError && (await this.#client?.query('ROLLBACK').then(yes, no));
-      if (!usable) await this.end();
-      return committing && isUnknown(error) ? 'unknown' : 'aborted';
+      // Not waited for: a node that is paused takes its time.
+      if (!usable) void this.end();
+      if (code === 'connection' || code === '57P03') await new Promise((resolve) => setTimeout(resolve, RECONNECT));
+      if (!committing || !isUnknown(error)) return 'aborted';
+      this.unknown += 1;
+      if (gid !== undefined) this.doubts.push({ gid, settle });
+      return 'unknown';
     }
+  }
+
+  /** Of every other transaction: those without one remain of unknown outcome, as those of most applications would. */
+  async #nameOf(client: pg.Client): Promise<string | undefined> {
+    this.#begun += 1;
+    if (!this.#target.tellsOutcomes || this.#begun % 2 === 0) return undefined;
+    const { rows } = await client.query<{ gid: string }>('SELECT multimaster.current_gid() AS gid');
+    return rows[0].gid;
   }
 
   async #connect(): Promise<pg.Client> {
@@ -58,7 +91,7 @@ export class Session {
     client.on('error', () => undefined);
     this.#client = client;
     await client.connect();
-    if (this.#remoteApply) await client.query('SET synchronous_commit = remote_apply');
+    if (this.#options.remoteApply) await client.query('SET synchronous_commit = remote_apply');
     this.process = ++processes;
     return client;
   }
@@ -70,5 +103,6 @@ export class Session {
   }
 }
 
+const ignore = () => undefined;
 const yes = () => true;
 const no = () => false;

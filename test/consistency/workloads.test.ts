@@ -6,14 +6,25 @@ import { runWorkload } from './run.ts';
 import type { Target } from './session.ts';
 import { foreignKeys } from './workloads/foreign-key.ts';
 import { listAppend } from './workloads/list-append.ts';
+import { monotonic } from './workloads/monotonic.ts';
 import { bank, counters, uniqueRace, writeSkew } from './workloads/small.ts';
 
 /** PGMM_CONSISTENCY_SEED tries other transactions, _SECONDS more of them in each run. */
 const SEED = Number(process.env['PGMM_CONSISTENCY_SEED'] ?? 1);
 const SECONDS = Number(process.env['PGMM_CONSISTENCY_SECONDS'] ?? 1.5);
+const RECENCIES = ['local', 'remote_apply', 'strict'] as const;
 const LEVELS: readonly Level[] = ['READ COMMITTED', 'REPEATABLE READ'];
 
-const KINDS = [listAppend(false), listAppend(true), bank, writeSkew(false), counters, uniqueRace, foreignKeys];
+const KINDS = [
+  ...RECENCIES.map(listAppend),
+  bank,
+  writeSkew(false),
+  writeSkew(true),
+  counters,
+  monotonic,
+  uniqueRace,
+  foreignKeys,
+];
 const RUNS = LEVELS.flatMap((level) => KINDS.map((kind) => ({ level, kind, name: kind.name })));
 
 describe(`consistency, seed ${SEED}`, () => {
@@ -25,8 +36,8 @@ describe(`consistency, seed ${SEED}`, () => {
   beforeAll(async () => {
     cluster = await (await startCluster()).ready();
     server = await startPostgres();
-    three = { name: 'cluster', uris: () => [1, 2, 3].map((node) => cluster.node(node).uri) };
-    control = { name: 'control', uris: () => [server.uri()] };
+    three = { name: 'cluster', uris: () => [1, 2, 3].map((node) => cluster.node(node).uri), tellsOutcomes: true };
+    control = { name: 'control', uris: () => [server.uri()], tellsOutcomes: false };
   });
   afterAll(async () => {
     await cluster.stop();

@@ -34,7 +34,7 @@ export interface Anomaly {
 export interface CheckOptions {
   /** Whether a session's transactions must come in the order in which it ran them. */
   readonly process?: boolean;
-  /** Whether what ended before another began must come first. */
+  /** Whether what ended before another began must come first; always so before one that is strict. */
   readonly realtime?: boolean;
 }
 
@@ -65,10 +65,11 @@ class Check {
     for (const [key, order] of orders) this.#addDependencies(key, order);
     this.#checkLost(orders);
     if (this.#options.process) this.#addProcessOrder();
-    if (this.#options.realtime) this.#addRealtimeOrder();
+    const realtime = this.#committed.some((one) => this.#isRealtime(one));
+    if (realtime) this.#addRealtimeOrder();
     const extra = [
       ...(this.#options.process ? (['-process'] as const) : []),
-      ...(this.#options.realtime ? (['-realtime'] as const) : []),
+      ...(realtime ? (['-realtime'] as const) : []),
     ];
     for (const { kind, edges } of findCycles(this.#graph, extra))
       this.#report(kind, `T${edges[0].from}${edges.map((edge) => ` -${edge.kind}-> T${edge.to}`).join('')}`);
@@ -178,7 +179,7 @@ class Check {
         let seen = step.values.length - 1;
         const next = writerAt(seen + 1);
         if (next) this.#graph.add(one.id, next.id, 'rw');
-        if (this.#options.realtime && earliest[seen + 1] < one.begun)
+        if (this.#isRealtime(one) && earliest[seen + 1] < one.begun)
           this.#report(
             'stale-read',
             `T${one.id} read ${key} as ${step.values.join()} after a later append was acknowledged`,
@@ -230,15 +231,19 @@ class Check {
     for (const one of [...this.#committed].sort((a, b) => a.begun - b.begun)) {
       const before = last.get(one.process);
       if (before !== undefined) this.#graph.add(before.id, one.id, 'process');
-      if (one.outcome === 'committed') last.set(one.process, one);
+      if (isAcknowledged(one)) last.set(one.process, one);
     }
+  }
+
+  #isRealtime(one: Transaction): boolean {
+    return this.#options.realtime === true || one.strict === true;
   }
 
   /** Only edges that do not follow from others: from those that ended last, not from all that ended before. */
   #addRealtimeOrder(): void {
     const events = this.#committed.flatMap((one) => [
       { at: one.begun, ended: false, one },
-      ...(one.outcome === 'committed' ? [{ at: one.ended, ended: true, one }] : []),
+      ...(isAcknowledged(one) ? [{ at: one.ended, ended: true, one }] : []),
     ]);
     // Of one moment, beginnings first: those two are concurrent.
     events.sort((a, b) => a.at - b.at || Number(a.ended) - Number(b.ended));
@@ -248,13 +253,15 @@ class Check {
       if (ended) {
         for (const other of before.get(one) ?? []) latest.delete(other);
         latest.add(one);
-      } else {
+      } else if (this.#isRealtime(one)) {
         before.set(one, [...latest]);
         for (const other of latest) this.#graph.add(other.id, one.id, 'realtime');
       }
     }
   }
 }
+
+const isAcknowledged = ({ outcome, ended }: Transaction): boolean => outcome === 'committed' && ended < Infinity;
 
 const name = (key: string, value: number): string => `${key} ${value}`;
 

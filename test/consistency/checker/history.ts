@@ -12,9 +12,14 @@ export interface Transaction {
   readonly process: number;
   readonly steps: readonly Step[];
   readonly outcome: Outcome;
-  /** Before BEGIN was sent and after the answer to COMMIT came, on one monotonic clock. */
+  /**
+   * Before BEGIN was sent and after the answer to COMMIT came, on one monotonic clock. `ended` is Infinity for one that
+   * is known to be committed only because the cluster was asked afterwards: then nothing says when.
+   */
   readonly begun: number;
   readonly ended: number;
+  /** Whether what was acknowledged before it began had to be shown by it, whatever holds for others. */
+  readonly strict?: boolean;
 }
 
 export interface History {

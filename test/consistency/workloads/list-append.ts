@@ -4,26 +4,32 @@ import { isForbidden } from '../levels.ts';
 import type { WorkloadKind } from './workload.ts';
 
 const KEYS = 6;
-const READ = 'SELECT items FROM list_append WHERE key = $1';
-const UPSERT = `INSERT INTO list_append AS l VALUES ($1, ARRAY[$2::int])
-  ON CONFLICT (key) DO UPDATE SET items = l.items || excluded.items`;
-const UPDATE = 'UPDATE list_append SET items = items || $2::int WHERE key = $1';
-
 interface Row {
   readonly key: string;
   readonly items: number[];
 }
 
-/** Elle's workload. With `realtime`, what was acknowledged before a transaction began must have come before it. */
-export function listAppend(realtime: boolean): WorkloadKind {
+/**
+ * When an append has to be seen: on the node where it was made; by all that begin after it was acknowledged, as writers
+ * wait for every node (`remote_apply`); or by those transactions that ask for it (`strict`, which are two of three here).
+ */
+export type Recency = 'local' | 'remote_apply' | 'strict';
+
+/** Elle's workload. */
+export function listAppend(recency: Recency): WorkloadKind {
+  const table = `list_append_${recency}`;
+  const read = `SELECT items FROM ${table} WHERE key = $1`;
+  const upsert = `INSERT INTO ${table} AS l VALUES ($1, ARRAY[$2::int])
+    ON CONFLICT (key) DO UPDATE SET items = l.items || excluded.items`;
+  const update = `UPDATE ${table} SET items = items || $2::int WHERE key = $1`;
   return {
-    name: realtime ? 'list-append, remote_apply' : 'list-append',
+    name: recency === 'local' ? 'list-append' : `list-append, ${recency}`,
     schema: [
-      'CREATE TABLE list_append (key text PRIMARY KEY, items int[] NOT NULL)',
+      `CREATE TABLE ${table} (key text PRIMARY KEY, items int[] NOT NULL)`,
       // The other half of the keys is made by the first append.
-      `INSERT INTO list_append SELECT i, '{}' FROM generate_series(1, ${KEYS / 2}) i`,
+      `INSERT INTO ${table} SELECT i, '{}' FROM generate_series(1, ${KEYS / 2}) i`,
     ],
-    remoteApply: realtime,
+    remoteApply: recency === 'remote_apply',
     forbids: (kind, level) => isForbidden(kind as AnomalyKind, level),
     create: () => {
       const transactions: Transaction[] = [];
@@ -32,30 +38,42 @@ export function listAppend(realtime: boolean): WorkloadKind {
       return {
         step: async (session, rng) => {
           const steps: Step[] = [];
+          const strict = recency === 'strict' && rng.chance(2 / 3);
           const begun = performance.now();
-          const outcome = await session.transact(async (client) => {
-            for (let left = 1 + rng.below(4); left > 0; left--) {
-              const key = String(1 + rng.below(KEYS));
-              if (rng.chance(0.5)) {
-                const { rows } = await client.query<Row>(READ, [key]);
-                steps.push({ kind: 'read', key, values: rows.length === 0 ? [] : rows[0].items });
-                reads += 1;
-              } else {
-                const value = ++values;
-                // Before it is sent: an append whose answer was lost may be there all the same.
-                steps.push({ kind: 'append', key, value });
-                await client.query(Number(key) > KEYS / 2 || rng.chance(0.3) ? UPSERT : UPDATE, [key, value]);
+          let id = 0;
+          const outcome = await session.transact(
+            async (client) => {
+              if (strict) await client.query('SET LOCAL multimaster.read_level = strict');
+              for (let left = 1 + rng.below(4); left > 0; left--) {
+                const key = String(1 + rng.below(KEYS));
+                if (rng.chance(0.5)) {
+                  const { rows } = await client.query<Row>(read, [key]);
+                  steps.push({ kind: 'read', key, values: rows.length === 0 ? [] : rows[0].items });
+                  reads += 1;
+                } else {
+                  const value = ++values;
+                  // Before it is sent: an append whose answer was lost may be there all the same.
+                  steps.push({ kind: 'append', key, value });
+                  await client.query(Number(key) > KEYS / 2 || rng.chance(0.3) ? upsert : update, [key, value]);
+                }
               }
-            }
-          });
+            },
+            (settled) => {
+              transactions[id - 1] = { ...transactions[id - 1], outcome: settled, ended: Infinity };
+            },
+          );
           const { process } = session;
-          const id = transactions.length + 1;
-          transactions.push({ id, process, steps, outcome, begun, ended: performance.now() });
+          id = transactions.length + 1;
+          transactions.push({ id, process, steps, outcome, begun, ended: performance.now(), strict });
         },
         finish: async (nodes) => {
-          const { rows } = await nodes[0].query<Row>('SELECT key, items FROM list_append');
-          const final = new Map(rows.map(({ key, items }) => [key, items]));
-          return { reads, findings: check({ transactions, final }, { process: true, realtime }) };
+          const findings = [];
+          for (const node of nodes) {
+            const { rows } = await node.query<Row>(`SELECT key, items FROM ${table}`);
+            const final = new Map(rows.map(({ key, items }) => [key, items]));
+            findings.push(...check({ transactions, final }, { process: true, realtime: recency === 'remote_apply' }));
+          }
+          return { reads, findings };
         },
       };
     },

@@ -1,3 +1,4 @@
+import type { Outcome } from '../checker/history.ts';
 import { always, type Finding, type WorkloadKind } from './workload.ts';
 
 const ACCOUNTS = 8;
@@ -81,7 +82,7 @@ export function writeSkew(lock: boolean): WorkloadKind {
 
 /** Two counters with a writer each; all that is read is points on one line that nobody walks back. */
 export const counters: WorkloadKind = {
-  name: 'long fork, monotonic',
+  name: 'long fork',
   schema: ['CREATE TABLE counter (id int PRIMARY KEY, n int NOT NULL)', 'INSERT INTO counter VALUES (1, 0), (2, 0)'],
   forbids: always,
   create: () => {
@@ -126,18 +127,24 @@ export const uniqueRace: WorkloadKind = {
   forbids: always,
   create: () => {
     const taken = new Map<number, number>();
+    const failed = new Set<number>();
     const findings: Finding[] = [];
     let ids = 0;
+    const note = (outcome: Outcome, key: number, by: number): void => {
+      if (outcome === 'aborted') failed.add(by);
+      if (outcome !== 'committed') return;
+      if (taken.has(key)) findings.push({ kind: 'key-twice', detail: `${key} by ${taken.get(key)} and ${by}` });
+      taken.set(key, by);
+    };
     return {
       step: async (session) => {
         const by = ++ids;
         const key = Math.floor(by / 4);
-        const outcome = await session.transact((client) =>
-          client.query('INSERT INTO unique_race VALUES ($1, $2)', [key, by]),
+        const outcome = await session.transact(
+          (client) => client.query('INSERT INTO unique_race VALUES ($1, $2)', [key, by]),
+          (settled) => note(settled, key, by),
         );
-        if (outcome !== 'committed') return;
-        if (taken.has(key)) findings.push({ kind: 'key-twice', detail: `${key} by ${taken.get(key)} and ${by}` });
-        taken.set(key, by);
+        note(outcome, key, by);
       },
       finish: async (nodes) => {
         for (const node of nodes) {
@@ -146,6 +153,8 @@ export const uniqueRace: WorkloadKind = {
           if (there.size < rows.length) findings.push({ kind: 'key-twice', detail: 'in one table' });
           for (const [key, by] of taken)
             if (there.get(key) !== by) findings.push({ kind: 'lost-insert', detail: `${key}` });
+          for (const { key, by } of rows)
+            if (failed.has(by)) findings.push({ kind: 'failed-insert', detail: `${key} by ${by}` });
         }
         return { reads: ids, findings };
       },

@@ -67,4 +67,40 @@ describe('histories with known anomalies', () => {
     expect(countKinds(check(history(11), { realtime: true }))).toEqual({ 'G-single-realtime': 1, 'stale-read': 1 });
     expect(check(history(10), { realtime: true })).toEqual([]);
   });
+
+  it('holds to the order of time whoever is strict, and nobody else', () => {
+    const history = (strict: number) => ({
+      transactions: [
+        transaction(1, 'a+1', { begun: 0, ended: 10 }),
+        transaction(2, 'a=', { begun: 11, ended: 20 }),
+        transaction(3, 'a=1', { begun: 20, ended: 30 }),
+      ].map((one) => ({ ...one, strict: one.id === strict })),
+    });
+    expect(countKinds(check(history(2)))).toEqual({ 'G-single-realtime': 1, 'stale-read': 1 });
+    // T1 need not follow anything, and T3 shows it.
+    expect(check(history(1))).toEqual([]);
+    expect(check(history(3))).toEqual([]);
+  });
+
+  it('lets edges of time that lead to a strict one stand, though others ended in between', () => {
+    const transactions = [
+      transaction(1, 'a+1', { begun: 0, ended: 10 }),
+      transaction(2, 'b=', { begun: 11, ended: 20 }),
+      transaction(3, 'a=', { begun: 21, ended: 30, strict: true }),
+      transaction(4, 'a=1', { begun: 0, ended: 40 }),
+    ];
+    expect(countKinds(check({ transactions }))).toEqual({ 'G-single-realtime': 1, 'stale-read': 1 });
+  });
+
+  it('takes the word of the cluster for what became of one of unknown outcome, and holds it to that', () => {
+    const told = (outcome: Outcome) => transaction(1, 'a+1', { outcome, ended: Infinity });
+    const final = (...values: number[]) => new Map([['a', values]]);
+    expect(check({ transactions: [told('committed')], final: final(1) })).toEqual([]);
+    expect(countKinds(check({ transactions: [told('committed')], final: final() }))).toEqual({ 'lost-append': 1 });
+    expect(check({ transactions: [told('aborted')], final: final() })).toEqual([]);
+    expect(countKinds(check({ transactions: [told('aborted')], final: final(1) }))).toEqual({ G1a: 1 });
+    // Nobody knows when: neither a later one of its session nor a strict one has to show it.
+    const later = transaction(2, 'a=', { process: 1, begun: 200, ended: 201, strict: true });
+    expect(check({ transactions: [told('committed'), later], final: final(1) }, { process: true })).toEqual([]);
+  });
 });

@@ -38,6 +38,7 @@ export class ToyStore {
   readonly #lists = new Map<string, Entry[]>(KEYS.map((key) => [key, []]));
   readonly #open = new Map<number, Open>();
   readonly #done: Transaction[] = [];
+  readonly #outcomes = new Map<number, 'committed' | 'aborted'>();
   #now = 0;
   #ids = 0;
   #values = 0;
@@ -58,6 +59,11 @@ export class ToyStore {
     for (const open of [...this.#open.values()]) this.#end(open, false);
     const final = new Map(KEYS.map((key) => [key, this.#visible(key, this.#now, -1)]));
     return { transactions: this.#done, final };
+  }
+
+  /** What became of a transaction, whatever its client was told. */
+  outcomeOf(id: number): 'committed' | 'aborted' {
+    return this.#outcomes.get(id)!;
   }
 
   #advance(process: number): void {
@@ -122,8 +128,9 @@ export class ToyStore {
         if (this.#bug === 'replayed-twice' && this.#rng.chance(0.1)) list.push({ ...entry });
       }
     }
-    const told: Outcome = commit ? 'committed' : 'aborted';
-    const outcome = this.#rng.chance(0.05) ? 'unknown' : told;
+    const became = commit ? 'committed' : 'aborted';
+    this.#outcomes.set(open.id, became);
+    const outcome: Outcome = this.#rng.chance(0.05) ? 'unknown' : became;
     const { id, process, steps, begun } = open;
     this.#done.push({ id, process, steps, begun, ended: this.#now + 1, outcome });
     this.#now += 1;
