@@ -15,9 +15,12 @@ import { listAppend } from './workloads/list-append.ts';
 import { monotonic } from './workloads/monotonic.ts';
 import { bank, counters, uniqueRace, writeSkew } from './workloads/small.ts';
 
-/** Which transactions and faults come: PGMM_CONSISTENCY_SEED tries others, _ROUNDS more faults at each level. */
-const SEED = Number(process.env['PGMM_CONSISTENCY_SEED'] ?? 1);
-const ROUNDS = Number(process.env['PGMM_CONSISTENCY_ROUNDS'] ?? 3);
+/**
+ * Which transactions and faults come: PGMM_CONSISTENCY_SEED tries others, _ROUNDS more faults at each level. These are a
+ * PostgreSQL and a proxy killed, a proxy paused, a node cut off; then a node cut off one way, two pauses, a client's server process killed.
+ */
+const SEED = Number(process.env['PGMM_CONSISTENCY_SEED'] ?? 14);
+const ROUNDS = Number(process.env['PGMM_CONSISTENCY_ROUNDS'] ?? 4);
 const LEVELS: readonly Level[] = ['READ COMMITTED', 'REPEATABLE READ'];
 const NODES = [1, 2, 3];
 /** One of each workload on each node. */

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import type { Rng } from '../sim/rng.ts';
+import { Rng } from '../sim/rng.ts';
 import type { TestCluster } from '../support/cluster.ts';
 
 /** One fault: what it does, and how it is undone. `nodes` are those that it may keep from writing. */
@@ -104,14 +104,16 @@ export class Nemesis {
 
   #flap(node: number): Fault {
     const cut = this.#partition('flapping', [node], []);
+    // Of its own: how many times it flaps depends on the machine, and must not change which faults follow.
+    const rng = new Rng(this.#rng.below(2 ** 31));
     let flapping: Promise<void> = Promise.resolve();
     let stopped = false;
     const flap = async () => {
       while (!stopped) {
         await cut.begin();
-        await later(100 + this.#rng.below(600));
+        await later(100 + rng.below(600));
         await cut.end();
-        await later(100 + this.#rng.below(600));
+        await later(100 + rng.below(600));
       }
     };
     return {
