@@ -54,6 +54,8 @@ describe(`consistency under faults, seed ${SEED}`, () => {
   let cluster: TestCluster;
   let target: Target;
   let last: RunResult[] = [];
+  /** What the cluster said of transactions whose clients had not been told, at all levels. */
+  const told = { committed: 0, aborted: 0 };
 
   beforeAll(async () => {
     cluster = await (await startCluster()).ready();
@@ -79,12 +81,28 @@ describe(`consistency under faults, seed ${SEED}`, () => {
     // Of its own, so that the seed alone says which faults come.
     const rng = new Rng(SEED * LEVELS.length + LEVELS.indexOf(level));
     const during = () => faults(new Nemesis(cluster, rng), rng);
-    last = await runWorkloads(target, KINDS, { level, seed: SEED, seconds: 0, sessions: SESSIONS, during });
+    last = await runWorkloads(target, KINDS, {
+      level,
+      seed: SEED,
+      seconds: 0,
+      sessions: SESSIONS,
+      losses: true,
+      during,
+    });
     for (const { line } of last) console.log(line);
     expect(last.flatMap(({ name, forbidden }) => forbidden.map((one) => ({ name, ...one })))).toEqual([]);
     expect(last.filter(({ transactions }) => transactions === 0)).toEqual([]);
+    for (const { settled } of last) {
+      told.committed += settled.committed;
+      told.aborted += settled.aborted;
+    }
     const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 60_000 });
     expect(report.same ? [] : formatReport(report)).toEqual([]);
+  });
+
+  it('had clients that were not told of a commit, and of a rollback', () => {
+    expect(told.committed).toBeGreaterThan(0);
+    expect(told.aborted).toBeGreaterThan(0);
   });
 
   it('finds what is planted into one node after the faults', async () => {

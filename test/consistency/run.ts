@@ -3,7 +3,7 @@ import pg from 'pg';
 import { Rng } from '../sim/rng.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { countKinds } from './checker/check.ts';
-import { settleDoubts } from './doubts.ts';
+import { settleDoubts, type Settled } from './doubts.ts';
 import type { Level } from './levels.ts';
 import { Session, type Target } from './session.ts';
 import type { Finding, Workload, WorkloadKind } from './workloads/workload.ts';
@@ -14,6 +14,8 @@ export interface RunOptions {
   readonly seconds: number;
   /** Of each workload, spread over the nodes. */
   readonly sessions?: number;
+  /** Whether clients lose their connections in the middle of a COMMIT now and then. */
+  readonly losses?: boolean;
   /** What else happens meanwhile; sessions go on until it is over. */
   readonly during?: () => Promise<void>;
 }
@@ -24,7 +26,8 @@ export interface RunResult {
   readonly line: string;
   readonly forbidden: readonly Finding[];
   readonly transactions: number;
-  readonly unknown: number;
+  /** How many of unknown outcome were asked for afterwards, by the answer. */
+  readonly settled: Pick<Settled, 'committed' | 'aborted'>;
   /** What is wrong when the nodes are looked at once more. */
   readonly again: (nodes: readonly pg.Client[]) => Promise<readonly Finding[]>;
 }
@@ -57,17 +60,16 @@ export async function runWorkloads(
   return results;
 }
 
-function start(target: Target, kind: WorkloadKind, { level, sessions = 6 }: RunOptions): Running {
+function start(target: Target, kind: WorkloadKind, { level, seed, losses, sessions = 6 }: RunOptions): Running {
   const nodes = target.uris().length;
-  const remoteApply = kind.remoteApply === true;
-  return {
-    kind,
-    workload: kind.create(),
-    sessions: Array.from(
-      { length: sessions },
-      (_, i) => new Session(target, { node: 1 + (i % nodes), level, remoteApply }),
-    ),
-  };
+  const session = (_: unknown, i: number) =>
+    new Session(target, {
+      node: 1 + (i % nodes),
+      level,
+      remoteApply: kind.remoteApply === true,
+      losses: losses === true ? new Rng(seed * 1000 + i) : undefined,
+    });
+  return { kind, workload: kind.create(), sessions: Array.from({ length: sessions }, session) };
 }
 
 async function work(running: readonly Running[], { seed, seconds, during }: RunOptions): Promise<void> {
@@ -109,7 +111,7 @@ async function finish(
   return {
     name: kind.name,
     transactions,
-    unknown,
+    settled,
     line:
       `${kind.name}, ${level}, ${target.name}, seed ${seed}: ${transactions} committed, ${reads} reads, ` +
       (unknown === 0

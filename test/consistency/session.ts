@@ -1,4 +1,5 @@
 import pg from 'pg';
+import type { Rng } from '../sim/rng.ts';
 import type { Outcome } from './checker/history.ts';
 import { isUnknown } from '../faults/operations.ts';
 import type { Doubt } from './doubts.ts';
@@ -17,8 +18,13 @@ export interface SessionOptions {
   readonly level: Level;
   /** Whether commits wait until every node shows them. */
   readonly remoteApply: boolean;
+  /** Draws the moments at which the client loses its connection in the middle of a COMMIT; without it, it does so never. */
+  readonly losses?: Rng | undefined;
 }
 
+/** How likely it is to lose the connection in a COMMIT, and within how many milliseconds of sending it. */
+const LOSS = 0.05;
+const LOSS_WITHIN = 40;
 /** Milliseconds before the next attempt at a node that is down or takes no writes, so that it costs the others no processor. */
 const RECONNECT = 50;
 
@@ -58,6 +64,7 @@ export class Session {
       await body(client);
       gid = await this.#nameOf(client);
       committing = true;
+      this.#loseSoon(client);
       await client.query('COMMIT');
       this.transactions += 1;
       return 'committed';
@@ -82,6 +89,11 @@ export class Session {
     if (!this.#target.tellsOutcomes || this.#begun % 2 === 0) return undefined;
     const { rows } = await client.query<{ gid: string }>('SELECT multimaster.current_gid() AS gid');
     return rows[0].gid;
+  }
+
+  #loseSoon(client: pg.Client): void {
+    const { losses } = this.#options;
+    if (losses?.chance(LOSS) === true) setTimeout(() => client.connection.stream.destroy(), losses.below(LOSS_WITHIN));
   }
 
   async #connect(): Promise<pg.Client> {
