@@ -18,8 +18,8 @@ const CONTROL_CONNECTIONS = 4;
 export function needs({ nodes, databases, session, apply }: Config): Needs {
   const sessions = apply.sessions * databases.length;
   const committers = databases.length;
-  // The node's own changes, and one slot kept for every other node to return from.
-  const slots = nodes.length * databases.length;
+  // The node's own changes, and one slot kept for every other node to return from; one more while a node copies this one's data.
+  const slots = nodes.length * databases.length + 1;
   return {
     preparedTransactions: session.maxConnections + sessions,
     preparedTransactionsAtMost: session.maxConnections * nodes.length,

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { PgError } from '../../runtime/errors.ts';
 import { readDataRow } from '../../wire/backend-messages.ts';
 import { Backend } from '../../wire/codes.ts';
@@ -14,13 +15,15 @@ export interface BaseBackupPiece {
 
 /** Bytes read ahead of whoever takes them. */
 const READ_AHEAD = 4 * 1024 * 1024;
+const SLOT_PREFIX = 'pgmm_copy_';
 /** Of the second result set: where the tablespace is, null for the data directory itself, and its size in kB. */
 const LOCATION = 1;
 const SIZE = 2;
 
 /**
  * A running PostgreSQL's data directory as a stream of bytes ("Streaming Replication Protocol": BASE_BACKUP), with the WAL that makes it consistent and
- * a manifest with checksums. As slow as it is taken: PostgreSQL waits, and nobody else does.
+ * a manifest with checksums. As slow as it is taken: PostgreSQL waits, and nobody else does. That WAL comes last, and a slot keeps it
+ * until then: a temporary one, which goes with the connection, however that ends.
  */
 export class BaseBackup {
   readonly #server: ServerConnection;
@@ -34,7 +37,15 @@ export class BaseBackup {
 
   /** `rate`: bytes per second at most. Rejects with the server's error. */
   static async begin(options: ConnectionOptions, rate: number): Promise<BaseBackup> {
-    return new BaseBackup(await ServerConnection.connect({ ...options, replication: true }), rate);
+    const server = await ServerConnection.connect({ ...options, replication: true });
+    try {
+      const slot = `${SLOT_PREFIX}${randomBytes(8).toString('hex')}`;
+      await server.query(`CREATE_REPLICATION_SLOT ${slot} TEMPORARY PHYSICAL (RESERVE_WAL true)`);
+      return new BaseBackup(server, rate);
+    } catch (error) {
+      server.destroy();
+      throw error;
+    }
   }
 
   private constructor(server: ServerConnection, rate: number) {
