@@ -191,3 +191,18 @@ test('what an origin says of a transaction waits until it is known what a snapsh
   const filled = { type: 'gap-filled', from: logIndex(0), to: logIndex(3), entries: [entry] } as const;
   expect(types(story.step(filled))).toContain('commit');
 });
+
+test('a PREPARE that is carried out when its epoch has ended is nobody’s', () => {
+  const story = new Story().join();
+  const named = (node: number, number: number, run: number) =>
+    formatGid({ cluster: 'c', node: nodeId(node), epoch: epoch(run), sequence: number, clock: 1 });
+  const [own, foreign, future] = [named(1, 1, 1), named(2, 1, 1), named(1, 1, 3)];
+  expect(story.core.epoch).toBe(1);
+  expect(story.core.isAbandoned(own)).toBe(true);
+  story.step({ type: 'begin', gid: own, database: 'app', everywhere: false });
+  expect(story.core.isAbandoned(own)).toBe(false);
+  story.read({ type: 'exclude', node: one, epoch: epoch(1), reason: 'silent', time: 0 });
+  expect(story.core.isAbandoned(named(1, 2, 1))).toBe(true);
+  expect(story.core.isAbandoned(foreign)).toBe(false);
+  expect(story.core.isAbandoned(future)).toBe(false);
+});
