@@ -53,6 +53,8 @@ function show(s) {
     'pgmm ' + s.version, s.role + ' in term ' + s.term, s.leader === null ? 'no leader' : 'leader: node ' + s.leader,
     'log ' + number(s.log.committed) + ' of ' + number(s.log.last), s.clients + ' clients',
     'PostgreSQL ' + (s.postgres.version || '') + ' at ' + s.postgres.address + ' is ' + s.postgres.state,
+    ...(s.bypasses.last ? [s.bypasses.count + ' writes past the proxy'] : []),
+    ...(s.reclone ? ['copy of data: ' + s.reclone.state + (s.reclone.problem ? ': ' + s.reclone.problem : '')] : []),
     ...(s.referee ? ['referee ' + s.referee.server + ' is ' + s.referee.state + (s.referee.problem ? ': ' + s.referee.problem : '')] : []),
     'since ' + new Date(s.startedAt).toLocaleString(),
   ].join(' · ');

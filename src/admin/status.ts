@@ -1,5 +1,6 @@
 import type { InDoubt } from '../cluster/in-doubt.ts';
 import type { RefereeStatus } from '../consensus/referee/referee.ts';
+import type { Bypasses } from '../cluster/bypass-record.ts';
 import type { RecloneStatus } from '../cluster/reclone/recloner.ts';
 import type { Progress } from '../cluster/catch-up-progress.ts';
 
@@ -23,8 +24,8 @@ export interface ClusterStatus {
   readonly referee: RefereeStatus | null;
   readonly inDoubt: readonly InDoubt[];
   readonly postgres: PostgresStatus;
-  /** Transactions that wrote to its PostgreSQL past the proxy since the proxy started, which makes it differ from the others. */
-  readonly bypasses: { readonly count: number; readonly last: Bypass | null };
+  /** Transactions that wrote to its PostgreSQL past the proxy since its data were last a copy, which makes it differ from the others. */
+  readonly bypasses: Bypasses;
   /** What is being brought in from other nodes; null when nothing is. */
   readonly catchUp: Progress | null;
   /** The copy of another node's data that is made in the place of this node's; null when none was. */
@@ -49,13 +50,6 @@ export interface NodeStatus {
   readonly lag: number | null;
   /** Where applications connect, if the configuration says so. */
   readonly client: string | null;
-}
-
-export interface Bypass {
-  readonly database: string;
-  readonly xid: number;
-  readonly tables: readonly string[];
-  readonly at: string;
 }
 
 export interface PostgresStatus {

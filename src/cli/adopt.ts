@@ -1,5 +1,6 @@
 import { Command } from 'commander';
 import { parseGid } from '../commit/gid.ts';
+import { forgetBypasses } from '../cluster/bypass-record.ts';
 import { IdentityFile, judgePostgres, newIdentity } from '../cluster/identity.ts';
 import { loadConfig } from '../config/load.ts';
 import { clientConfig } from '../config/client-config.ts';
@@ -56,7 +57,10 @@ export async function takeIn(config: Config, lostLog: boolean): Promise<string[]
     if (found.mark === undefined)
       throw new Error('this PostgreSQL has never been part of a cluster: there is nothing in it to go on from');
     if (found.mark.cluster !== name) throw new Error(`this PostgreSQL belongs to cluster "${found.mark.cluster}"`);
-    if (found.mark.node !== config.node) await dropPrepared(config);
+    if (found.mark.node !== config.node) {
+      await dropPrepared(config);
+      forgetBypasses(config.dataDir);
+    }
     await client.ask('BEGIN');
     await client.ask('SET LOCAL session_replication_role = replica');
     await markPostgres(client, marked.mark);

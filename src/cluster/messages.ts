@@ -124,4 +124,6 @@ export interface Beat {
   readonly epoch: Epoch;
   /** Whether the sender's PostgreSQL answers. */
   readonly postgres: boolean;
+  /** Whether the sender's data have writes that went past its proxy, and that no other node has. */
+  readonly bypassed: boolean;
 }

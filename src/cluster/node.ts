@@ -53,6 +53,8 @@ export interface ClusterNodeOptions {
   readonly fetchTimeout: number;
   /** How long a client that lost a conflict may wait for its turn to try again, in milliseconds. */
   readonly retryPatience: number;
+  /** Whether this node's data have writes that no other node's have. */
+  readonly bypassed: () => boolean;
   readonly log: Logger;
   readonly observer: ClusterObserver;
 }
@@ -179,6 +181,7 @@ export class ClusterNode implements Commits {
       committed: core.committed,
       epoch: core.epoch,
       postgres: this.#postgresUp,
+      bypassed: this.#options.bypassed(),
     });
     this.step({ type: 'tick', now: performance.now(), wall: Date.now() });
     this.#inDoubt.look(performance.now());

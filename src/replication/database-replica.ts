@@ -4,7 +4,7 @@ import { fixGuard, switchGuard } from '../catalog/guard.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
 import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
 import { PgError } from '../runtime/errors.ts';
-import { lsn, parseLsn, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
+import { lsn, parseLsn, ZERO_LSN, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
 import { ApplyPool } from './apply/apply-pool.ts';
@@ -53,6 +53,7 @@ export interface DatabaseReplicaOptions {
 }
 
 const OWN_OID = 'SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()';
+const FLUSHED = 'SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text AS flushed';
 const UNDEFINED_OBJECT = '42704';
 
 const GUARD_WAITS = 'the guard waits for tables that are in use';
@@ -78,6 +79,8 @@ export class DatabaseReplica {
   #decoder!: Decoder;
   #history!: HistorySlot;
   #safety!: FunctionSafety;
+  /** The end of the WAL when this began. */
+  #opened: Lsn = ZERO_LSN;
   #closed = false;
   readonly #connections: ServerConnection[] = [];
 
@@ -129,6 +132,7 @@ export class DatabaseReplica {
     await this.#ensureSlot(slot);
     const note = join(this.#options.directory, `history-${oid}.json`);
     this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, this.#options.handedOut);
+    this.#opened = parseLsn((await this.#control.ask<{ flushed: string }>(FLUSHED)).rows[0].flushed);
     await takeOver(this.#control, () =>
       this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }),
     );
@@ -235,6 +239,11 @@ export class DatabaseReplica {
         publication: PUBLICATION,
       }),
     };
+  }
+
+  /** All that was written before this began has been looked at, for writes past the proxy too. */
+  get hasReadWal(): boolean {
+    return this.#decoder.received >= this.#opened;
   }
 
   /** Brings the guard to the tables that are not in use. */

@@ -115,6 +115,11 @@ export class Decoder {
     this.#stream?.resume();
   }
 
+  /** All that the WAL has before this has been looked at. */
+  get received(): Lsn {
+    return this.#received;
+  }
+
   stop(): void {
     this.#stream?.stop();
   }

@@ -118,6 +118,11 @@ export class LocalReplica {
     return this.#up;
   }
 
+  /** Every write past the proxy that was made before PostgreSQL was connected to is known. */
+  get hasReadWal(): boolean {
+    return this.#up && [...this.#databases.values()].every((database) => database.hasReadWal);
+  }
+
   database(name: string): DatabaseReplica | undefined {
     return this.#databases.get(name);
   }

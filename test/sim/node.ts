@@ -190,6 +190,7 @@ export class SimNode implements Endpoint {
         committed: core.committed,
         epoch: core.epoch,
         postgres: this.replica.isUp,
+        bypassed: false,
       };
       for (const to of this.world.nodeIds) this.send(to, { t: 'beat', ...beat });
       this.feed({ type: 'tick', now: this.now, wall: this.wall });

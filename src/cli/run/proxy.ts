@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { AdminServer } from '../../admin/http.ts';
 import { Metrics } from '../../admin/metrics.ts';
 import { DdlMessages } from '../../catalog/ddl-message.ts';
+import { BypassRecord } from '../../cluster/bypass-record.ts';
 import { CatchUp } from '../../cluster/catch-up.ts';
 import { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import type { CloneServer } from '../../cluster/reclone/clone-server.ts';
@@ -59,6 +60,7 @@ export class Proxy {
   readonly #catchUp: CatchUp;
   readonly #cloneServer: CloneServer;
   readonly #recloner: Recloner;
+  readonly #bypasses: BypassRecord;
   readonly #listener: Listener;
   readonly #admin: AdminServer;
   readonly #status: NodeStatusSource;
@@ -102,6 +104,7 @@ export class Proxy {
     const { restored, store, spool } = disk;
     this.#log = log;
     this.#identity = disk.identity;
+    this.#bypasses = new BypassRecord(config.dataDir, log);
     this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored));
     this.#node = this.#createNode(log, restored);
     this.#links = createLinks(config, log, () => this.#node);
@@ -124,7 +127,7 @@ export class Proxy {
     this.#cloneServer = createCloneServer(config);
     this.#recloner = createRecloner(config, {
       ...{ node: this.#node, raft: this.#raft, links: this.#links, catchUp: this.#catchUp, log },
-      client: cloneClient,
+      ...{ replica: this.#replica, bypasses: this.#bypasses, client: cloneClient },
       complete: copied,
     });
     this.#node.connect({
@@ -150,6 +153,7 @@ export class Proxy {
       catchUp: this.#catchUp,
       referee: this.#referee,
       recloner: this.#recloner,
+      bypasses: this.#bypasses,
       log,
     });
     this.#admin = new AdminServer({ ...config.admin, metrics: this.#metrics, source: this.#status });
@@ -168,6 +172,7 @@ export class Proxy {
       readTimeout: this.#config.reads.waitTimeout,
       fetchTimeout: member.voteTimeout,
       retryPatience: this.#config.conflicts.retryPatience,
+      bypassed: () => !this.#bypasses.isEmpty,
       log,
       observer: {
         finished: (outcome, sqlstate, phases) => {
@@ -402,6 +407,7 @@ export class Proxy {
     await this.#recloner.stop();
     this.#cloneServer.stop();
     await this.#replica.stop();
+    this.#bypasses.stop();
     await this.#referee?.stop();
     await this.#raft.stop();
     await this.#links.stop();

@@ -1,14 +1,17 @@
 import type { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
-import { Recloner } from '../../cluster/reclone/recloner.ts';
+import { Recloner, type Donor } from '../../cluster/reclone/recloner.ts';
+import type { BypassRecord } from '../../cluster/bypass-record.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
 import { clientConfig } from '../../config/client-config.ts';
 import type { Config } from '../../config/schema.ts';
 import { BaseBackup } from '../../replication/base-backup/base-backup.ts';
+import type { LocalReplica } from '../../replication/local-replica.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
+import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { dataNodes } from './parts.ts';
 
@@ -17,6 +20,8 @@ export interface RecloneParts {
   readonly raft: RaftNode;
   readonly links: PeerLinks;
   readonly catchUp: CatchUp;
+  readonly replica: LocalReplica;
+  readonly bypasses: BypassRecord;
   readonly client: CloneClient;
   readonly log: Logger;
   /** The proxy is to stop, so that the copy can be put in place. */
@@ -43,7 +48,7 @@ export function createCloneServer({ postgres, databases, reclone, keepalive }: C
 }
 
 export function createRecloner(config: Config, parts: RecloneParts): Recloner {
-  const { node, raft, links, catchUp, client, log, complete } = parts;
+  const { node, catchUp, client, log, complete } = parts;
   const { mode, dataDirectory, stop, start, wait } = config.reclone;
   const others = dataNodes(config)
     .map(({ id }) => id)
@@ -55,14 +60,28 @@ export function createRecloner(config: Config, parts: RecloneParts): Recloner {
     ...{ wait, others, client, log, complete, directory: config.dataDir },
     hopeless: () => catchUp.hopeless,
     isMember: () => node.core.state === 'member',
-    donors: () => {
-      const { leader } = raft.status;
-      // Without a leader it is not known who is a member.
-      if (leader === null) return [];
-      const members = others.filter(
-        (id) => links.isUp(id) && node.core.guard.members.has(id) && node.heardOf(id)?.postgres,
-      );
-      return members.sort((a, b) => Number(a === leader) - Number(b === leader));
-    },
+    worthKeeping: () => worthKeeping(parts),
+    donors: () => donors(others, parts),
   });
+}
+
+/** Automatic copies are for data that others have, too. */
+function worthKeeping({ bypasses, replica }: RecloneParts): string | undefined {
+  const { count, last } = bypasses.current;
+  if (last !== null)
+    return (
+      `${count} transactions went past the proxy of this node, the last at ${last.at} on ${last.tables.join(', ')}, and their changes would be lost: ` +
+      'see what is to be saved, then "pgmm reclone"'
+    );
+  return replica.hasReadWal ? undefined : 'it is not known yet whether writes went past the proxy of this node';
+}
+
+function donors(others: readonly NodeId[], { node, raft, links }: RecloneParts): readonly Donor[] {
+  const { leader } = raft.status;
+  // Without a leader it is not known who is a member.
+  if (leader === null) return [];
+  return others
+    .filter((id) => links.isUp(id) && node.core.guard.members.has(id) && node.heardOf(id)?.postgres)
+    .sort((a, b) => Number(a === leader) - Number(b === leader))
+    .map((id) => ({ node: id, bypassed: node.heardOf(id)?.bypassed ?? false }));
 }

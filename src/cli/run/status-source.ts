@@ -1,6 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { DIRECTIONS, type Direction, type Metrics } from '../../admin/metrics.ts';
-import type { Bypass, ClusterStatus, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { ClusterStatus, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { BypassRecord } from '../../cluster/bypass-record.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import { CatchUpProgress } from '../../cluster/catch-up-progress.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
@@ -28,6 +29,7 @@ interface Parts {
   readonly catchUp: CatchUp;
   readonly referee: Referee | undefined;
   readonly recloner: Recloner;
+  readonly bypasses: BypassRecord;
   readonly log: Logger;
 }
 
@@ -42,8 +44,6 @@ export class NodeStatusSource implements StatusSource {
   readonly #startedAt = new Date().toISOString();
   readonly #progress = new CatchUpProgress();
   #reported = 0;
-  #bypasses = 0;
-  #lastBypass: Bypass | null = null;
   #counted: Readonly<Record<Direction, number>> = {
     client_to_server: 0,
     server_to_client: 0,
@@ -77,7 +77,7 @@ export class NodeStatusSource implements StatusSource {
         version: null,
         address: `${config.postgres.host}:${config.postgres.port}`,
       },
-      bypasses: { count: this.#bypasses, last: this.#lastBypass },
+      bypasses: this.#parts.bypasses.current,
       catchUp: this.#progress.progress ?? null,
       reclone: this.#parts.recloner.status,
       clients: listener.sessions,
@@ -140,8 +140,7 @@ export class NodeStatusSource implements StatusSource {
 
   /** A write was found in the WAL that did not come through this program. */
   bypassed(database: string, xid: number, tables: readonly string[]): void {
-    this.#bypasses += 1;
-    this.#lastBypass = { database, xid, tables, at: new Date().toISOString() };
+    this.#parts.bypasses.add({ database, xid, tables, at: new Date().toISOString() });
     this.#parts.metrics.bypassed.inc({ database });
   }
 

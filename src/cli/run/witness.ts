@@ -74,6 +74,7 @@ export class Witness {
       ...{ readLevel: 'local', readTimeout: 0 },
       fetchTimeout: config.member.voteTimeout,
       retryPatience: 0,
+      bypassed: () => false,
       log,
       observer: { finished: () => undefined, conflict: () => undefined },
     });

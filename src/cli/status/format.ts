@@ -37,6 +37,8 @@ function describeAllInDoubt(inDoubt: ClusterStatus['inDoubt']): string[] {
 function describeReclone({ state, donor, bytes, total, problem }: NonNullable<ClusterStatus['reclone']>): string {
   const amount = `${megabytes(bytes)} of about ${megabytes(total)} MB`;
   switch (state) {
+    case 'held':
+      return `not made: ${problem}`;
     case 'copying':
       return `${amount} from node ${donor}`;
     case 'complete':

@@ -19,12 +19,24 @@ export interface Hopeless {
 }
 
 export interface RecloneStatus {
-  readonly state: 'copying' | 'complete' | 'failed';
+  /** `held`: a copy is needed and is not made, for the reason in `problem`. */
+  readonly state: 'held' | 'copying' | 'complete' | 'failed';
   readonly donor: number | null;
   /** Bytes that have come, and that are to come as the donor estimates. */
   readonly bytes: number;
   readonly total: number;
   readonly problem: string | null;
+}
+
+export interface Donor {
+  readonly node: NodeId;
+  /** Its data have writes that no other node has: a copy of them would have them, too. */
+  readonly bypassed: boolean;
+}
+
+interface Need {
+  readonly asked: boolean;
+  readonly reason: string;
 }
 
 export interface RecloneOptions {
@@ -39,13 +51,18 @@ export interface RecloneOptions {
   readonly client: CloneClient;
   readonly hopeless: () => Hopeless | undefined;
   /** Members that can be reached, the best donor first. */
-  readonly donors: () => readonly NodeId[];
+  readonly donors: () => readonly Donor[];
+  /** Why this node's data must not be thrown away before somebody has said so; undefined when nothing would be lost. */
+  readonly worthKeeping: () => string | undefined;
   readonly isMember: () => boolean;
   /** A copy is complete: the proxy is to stop, so that it can be put in place. */
   readonly complete: () => void;
   readonly log: Logger;
 }
 
+const ASKED = 'a copy of the data was asked for';
+const HOPELESS = "no other node has the history any more that this node's data lack";
+const BY_HAND = 'take a copy of the data of another one with "pgmm reclone" (docs/reclone.md)';
 /** Milliseconds between looks, and after a failure. */
 const INTERVAL = 1000;
 const RETRY_DELAY = 5000;
@@ -61,7 +78,7 @@ export class Recloner {
   #timer: NodeJS.Timeout | undefined;
   #again: NodeJS.Timeout | undefined;
   #notBefore = 0;
-  #told = '';
+  readonly #failed = new Set<NodeId>();
   #stopped = false;
 
   constructor(options: RecloneOptions) {
@@ -102,45 +119,74 @@ export class Recloner {
   #look(): void {
     const now = performance.now();
     if (this.#running !== undefined || this.#status?.state === 'complete' || now < this.#notBefore) return;
-    const reason = this.#reason(now);
-    if (reason === undefined) return;
-    const { data, donors } = this.#options;
-    if (data === undefined) {
-      this.#tell(`${reason}, but reclone.data_directory, stop and start are not set`);
+    const need = this.#need(now);
+    if (need === undefined) {
+      if (this.#status?.state === 'held') this.#status = null;
       return;
     }
-    const donor = donors().at(0);
-    if (donor === undefined) {
-      this.#tell(`${reason}, but no member of the cluster can be reached`);
-      return;
-    }
-    this.#running = this.#copy(data, donor, reason).finally(() => (this.#running = undefined));
+    const { data } = this.#options;
+    if (data === undefined) return this.#hold(`${need.reason}, but reclone.data_directory, stop and start are not set`);
+    const objection = this.#objection(need);
+    if (objection !== undefined) return this.#hold(objection);
+    const donor = this.#donor(need);
+    if (donor === undefined) return;
+    this.#running = this.#copy(data, donor, need).finally(() => (this.#running = undefined));
   }
 
   /** Why a copy is needed; undefined when it is not. */
-  #reason(now: number): string | undefined {
-    const { automatic, hopeless, others, wait, isMember, directory } = this.#options;
-    if (existsSync(join(directory, REQUEST_FILE))) return 'a copy of the data was asked for';
+  #need(now: number): Need | undefined {
+    const { hopeless, others, wait, isMember, directory } = this.#options;
+    if (existsSync(join(directory, REQUEST_FILE))) return { asked: true, reason: ASKED };
     const lost = hopeless();
     if (lost === undefined || isMember()) return undefined;
     const nobodyLeft = others.every((node) => lost.gone.has(node));
-    if (!nobodyLeft && now - lost.since < wait) return undefined;
-    const reason = "no other node has the history any more that this node's data lack";
-    if (automatic) return reason;
-    this.#tell(`${reason}: take a copy of the data of another one with "pgmm reclone" (docs/reclone.md)`);
-    return undefined;
+    return nobodyLeft || now - lost.since >= wait ? { asked: false, reason: HOPELESS } : undefined;
   }
 
-  #tell(what: string): void {
-    if (what !== this.#told) this.#options.log.error(what);
-    this.#told = what;
+  /** Why a copy that nobody has asked for is not made by itself; undefined when it is. */
+  #objection({ asked, reason }: Need): string | undefined {
+    const { automatic, worthKeeping } = this.#options;
+    if (asked) return undefined;
+    if (!automatic) return `${reason}: ${BY_HAND}`;
+    const worth = worthKeeping();
+    return worth === undefined ? undefined : `${reason}, but ${worth}`;
   }
 
-  async #copy(data: DataDirectory, donor: NodeId, reason: string): Promise<void> {
+  /**
+   * Those that have failed come last; those whose data have writes that no other node has, only where somebody has asked for a copy and there is
+   * no other.
+   */
+  #donor({ asked, reason }: Need): NodeId | undefined {
+    const donors = this.#options.donors();
+    const clean = donors.filter(({ bypassed }) => !bypassed);
+    const usable = clean.length > 0 || !asked ? clean : donors;
+    if (usable.every(({ node }) => this.#failed.has(node))) this.#failed.clear();
+    const donor = usable.find(({ node }) => !this.#failed.has(node));
+    if (donor === undefined) {
+      const bypassed = donors.map(({ node }) => node).join(' and ');
+      this.#hold(
+        donors.length === 0
+          ? `${reason}, but no member of the cluster can be reached`
+          : `${reason}, but writes went past the proxy of node ${bypassed}, and a copy would have them: ${BY_HAND}`,
+      );
+      return undefined;
+    }
+    if (donor.bypassed)
+      this.#options.log.warn(`the copy will have the writes that went past the proxy of node ${donor.node}`);
+    return donor.node;
+  }
+
+  /** A copy is needed, and something stands in the way: told once. */
+  #hold(problem: string): void {
+    if (this.#status?.problem !== problem) this.#options.log.error(problem);
+    this.#status = { ...NOTHING, state: 'held', problem };
+  }
+
+  async #copy(data: DataDirectory, donor: NodeId, need: Need): Promise<void> {
     const { log, directory, complete } = this.#options;
-    log.warn({ donor }, `${reason}: copying the data of node ${donor}`);
+    log.warn({ donor }, `${need.reason}: copying the data of node ${donor}`);
     try {
-      const bytes = await this.#receive(data, donor);
+      const bytes = await this.#receive(data, donor, need);
       await rm(join(directory, REQUEST_FILE), { force: true });
       log.warn({ donor, bytes }, `the copy of node ${donor} is complete`);
       this.#status = { ...this.#status!, state: 'complete' };
@@ -150,13 +196,14 @@ export class Recloner {
       if (!this.#stopped) log.error({ donor, err: error }, `the data of node ${donor} could not be copied: ${problem}`);
       this.#status = { ...(this.#status ?? NOTHING), state: 'failed', donor, problem };
       this.#notBefore = performance.now() + RETRY_DELAY;
+      this.#failed.add(donor);
       await data.discardCopy().catch((failure: unknown) => {
         log.error({ err: failure }, `what has come of the copy could not be removed from ${data.copy}`);
       });
     }
   }
 
-  async #receive(data: DataDirectory, donor: NodeId): Promise<number> {
+  async #receive(data: DataDirectory, donor: NodeId, need: Need): Promise<number> {
     await data.beginCopy();
     const receiver = new BackupReceiver(data.copy);
     let bytes = 0;
@@ -168,7 +215,10 @@ export class Recloner {
         this.#status = { state: 'copying', donor, bytes, total: Math.max(piece.total, bytes), problem: null };
         await receiver.push(piece.bytes);
       }
-      await data.completeCopy(await receiver.finish());
+      const manifest = await receiver.finish();
+      const objection = this.#objection(need);
+      if (objection !== undefined) throw new Error(objection);
+      await data.completeCopy(manifest);
       return bytes;
     } catch (error) {
       receiver.abandon();
