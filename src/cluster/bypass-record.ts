@@ -21,8 +21,8 @@ const SAVE_AFTER = 1000;
 
 /**
  * Writes that this node's data have and no other node's, since the data were last replaced by a copy: kept in `data_dir`, as a restart does not
- * undo them. That there are any is durable before the slot is moved past the first of them; the count may lag by a second, and
- * rises once more for what is read again after a crash.
+ * undo them. That there are any is durable before the slot is moved past the first of them, unless it can't be written: that is tried again every
+ * second. The count may lag by a second, and rises once more for what is read again after a crash.
  */
 export class BypassRecord {
   readonly #path: string;
@@ -48,7 +48,11 @@ export class BypassRecord {
     const isFirst = this.isEmpty;
     this.#current = { count: this.#current.count + 1, last };
     if (isFirst) this.#save();
-    else this.#saving ??= setTimeout(() => this.#save(), SAVE_AFTER).unref();
+    else this.#saveLater();
+  }
+
+  #saveLater(): void {
+    this.#saving ??= setTimeout(() => this.#save(), SAVE_AFTER).unref();
   }
 
   #save(): void {
@@ -57,6 +61,7 @@ export class BypassRecord {
       replaceFile(this.#path, JSON.stringify(this.#current));
     } catch (error) {
       this.#log.error({ err: error }, `writes past the proxy could not be noted down in ${this.#path}`);
+      this.#saveLater();
     }
   }
 
@@ -64,6 +69,7 @@ export class BypassRecord {
     if (this.#saving === undefined) return;
     clearTimeout(this.#saving);
     this.#save();
+    clearTimeout(this.#saving);
   }
 }
 

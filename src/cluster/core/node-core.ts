@@ -118,12 +118,13 @@ export class NodeCore {
 
   /**
    * Whether a transaction that is prepared here is an own one that nothing waits for: named in this epoch, or in one that ended without its
-   * COMMIT. A PREPARE whose connection broke may be carried out that late.
+   * COMMIT, which no snapshot hides. A PREPARE whose connection broke may be carried out that late.
    */
   isAbandoned(gid: Gid): boolean {
     const parts = parseGid(gid);
     if (parts?.node !== this.#settings.self || this.knows(gid)) return false;
-    return parts.epoch === this.#epoch || this.guard.hasEnded(parts.node, parts.epoch);
+    if (!this.#queue.isComplete || this.#queue.has(gid)) return false;
+    return parts.epoch === this.#epoch || this.#guard.hasEnded(parts.node, parts.epoch);
   }
 
   /** Why writes cannot be coordinated now; undefined when they can. */

@@ -206,3 +206,15 @@ test('a PREPARE that is carried out when its epoch has ended is nobody’s', () 
   expect(story.core.isAbandoned(foreign)).toBe(false);
   expect(story.core.isAbandoned(future)).toBe(false);
 });
+
+test('what the log commits is not abandoned, although nothing but the queue knows of it any more', () => {
+  const story = new Story(1);
+  const gid = formatGid({ cluster: 'c', node: one, epoch: epoch(1), sequence: 1, clock: 1 });
+  story.postgresUp();
+  story.admit(1);
+  story.commit(gid);
+  story.read({ type: 'exclude', node: one, epoch: epoch(1), reason: 'silent', time: 0 });
+  story.step({ type: 'postgres-down' });
+  expect(story.core.knows(gid)).toBe(false);
+  expect(story.core.isAbandoned(gid)).toBe(false);
+});
