@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { installedBin } from '../support/postgres.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { ReplicationPair } from './replication-pair.ts';
 
 /** A value for every type: the first of these that the type's input function takes. */
@@ -144,7 +145,10 @@ describe.each(versions)('replay of data, PostgreSQL $name', ({ options }) => {
       ALTER ROLE postgres SET statement_timeout = '5s'; ALTER ROLE postgres SET search_path = 'nowhere'`);
     pair.decoder.stop();
     pair.session.end();
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await waitFor('the slot is free', async () => {
+      const { rows } = await pair.a.query('SELECT FROM pg_replication_slots WHERE active');
+      return rows.length === 0;
+    });
     pair.session = await pair.openSession('pgmm_apply_1');
     await pair.startDecoder();
     await pair.run(`INSERT INTO settings VALUES

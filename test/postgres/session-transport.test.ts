@@ -7,6 +7,7 @@ import { generate } from 'selfsigned';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type pg from 'pg';
 import { installedBin } from '../support/postgres.ts';
+import { waitFor } from '../support/wait-for.ts';
 import { startProxyFor, startSessionProxy } from './session-proxy.ts';
 import type { SessionProxy } from './session-proxy.ts';
 import { RawClient, describe as lines, send } from './session-raw.ts';
@@ -148,7 +149,11 @@ describe('bytes of a session', () => {
     const raw = await RawClient.connect(proxy.port, {}, 196610);
     expect(raw.backendKey.length).toBeGreaterThan(4);
     raw.send(send.query('SELECT pg_sleep(10)'));
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    const admin = await proxy.postgres.connect();
+    await waitFor('the statement runs', async () => {
+      const sql = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+      return (await admin.query(sql, [raw.backendPid])).rows.length > 0;
+    });
     const packet = Buffer.alloc(12 + raw.backendKey.length);
     packet.writeInt32BE(packet.length, 0);
     packet.writeInt32BE(80877102, 4);
@@ -178,8 +183,15 @@ describe('authentication and encryption', () => {
     const hba = readFileSync(rows[0].file, 'utf8');
     const lines = ['s scram-sha-256', 'm md5', 'c password'].map((line) => `local all ${line}\n`).join('');
     writeFileSync(rows[0].file, lines + hba);
+    const loaded = async () => {
+      const client = await proxy.postgres.connect();
+      const { rows: times } = await client.query<{ at: string }>('SELECT pg_conf_load_time()::text AS at');
+      await client.end();
+      return times[0].at;
+    };
+    const before = await loaded();
     await admin.query('SELECT pg_reload_conf()');
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    await waitFor('the server has read pg_hba.conf', async () => (await loaded()) !== before);
   });
 
   afterAll(async () => {
