@@ -156,13 +156,22 @@ export function textRow(column: string, value: string): { description: Buffer; r
 
 /** The values of a DataRow in text format; null for SQL NULL. */
 export function readDataRow(message: Buffer): (string | null)[] {
-  const values: (string | null)[] = [];
+  return dataRow(message, (start, end) => message.toString('utf8', start, end));
+}
+
+/** The same for text that need not be UTF-8; copies. */
+export function readDataRowBytes(message: Buffer): (Buffer | null)[] {
+  return dataRow(message, (start, end) => Buffer.from(message.subarray(start, end)));
+}
+
+function dataRow<Value>(message: Buffer, read: (start: number, end: number) => Value): (Value | null)[] {
+  const values: (Value | null)[] = [];
   const count = message.readInt16BE(5);
   let at = 7;
   for (let i = 0; i < count; i++) {
     const length = message.readInt32BE(at);
     at += 4;
-    values.push(length < 0 ? null : message.toString('utf8', at, at + length));
+    values.push(length < 0 ? null : read(at, at + length));
     at += Math.max(length, 0);
   }
   return values;
