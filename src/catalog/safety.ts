@@ -15,6 +15,8 @@ export interface FunctionSafety {
   readonly volatileTypes: ReadonlySet<string>;
   /** Views, and tables with row security, whose reading runs such a function, directly or through other views. */
   readonly taintedRelations: ReadonlySet<string>;
+  /** Some function, rule or view locks rows or tables, as far as its text tells. */
+  readonly hidesLocks: boolean;
 }
 
 interface FunctionRow {
@@ -65,6 +67,21 @@ UNION ALL
 SELECT 'operator', o.oid::int8::float8, 'funcid', o.oprcode::oid::int8::float8
 FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace WHERE ${NOT_BUILT_IN}`;
 
+/**
+ * Bodies are searched for the words: those of a dynamic statement stand there, too, and what stands there for something else costs time only.
+ * In the tree of a rule or view, locking clauses are rowMarks; a foreign key's own are not (RowMarkClause in parsenodes.h).
+ */
+const HIDES_LOCKS = `
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+  WHERE ${NOT_BUILT_IN} AND (p.prosrc OPERATOR(pg_catalog.~*) '\\mfor\\s+(update|share|no\\s+key|key\\s+share)\\M|\\mlock\\M'
+    OR p.prosqlbody::text OPERATOR(pg_catalog.~) ':rowMarks \\(')
+) OR EXISTS (
+  SELECT FROM pg_catalog.pg_rewrite r
+  JOIN pg_catalog.pg_class c ON c.oid = r.ev_class JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE ${NOT_BUILT_IN} AND r.ev_action::text OPERATOR(pg_catalog.~) ':rowMarks \\('
+) AS hides`;
+
 interface CallRow {
   readonly source: 'relation' | 'type' | 'operator';
   readonly owner: number;
@@ -94,6 +111,7 @@ export async function loadSafety(client: ClientBase): Promise<FunctionSafety> {
     volatileOperators: await names('pg_operator', 'oprname', 'operator'),
     volatileTypes: await names('pg_type', 'typname', 'type'),
     taintedRelations: await names('pg_class', 'relname', 'relation'),
+    hidesLocks: (await client.query<{ hides: boolean }>(HIDES_LOCKS)).rows[0].hides,
   };
 }
 

@@ -5,7 +5,7 @@ import { IdentityFile, judgePostgres, newIdentity } from '../cluster/identity.ts
 import { loadConfig } from '../config/load.ts';
 import { clientConfig } from '../config/client-config.ts';
 import { ControlClient } from '../replication/control-client.ts';
-import { literal } from '../session/injected.ts';
+import { literal } from '../runtime/sql-text.ts';
 import { markPostgres, readPostgresIdentity } from '../replication/postgres-identity.ts';
 import type { Config } from '../config/schema.ts';
 import { lockDirectory } from '../runtime/directory-lock.ts';

@@ -2,6 +2,7 @@ import type { CommitConnection } from '../commit/committer.ts';
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { PgError } from '../runtime/errors.ts';
 import { formatLsn, lsn, type LogIndex } from '../runtime/ids.ts';
+import { literal } from '../runtime/sql-text.ts';
 import { Backend } from '../wire/codes.ts';
 import type { ServerConnection } from '../wire/connection.ts';
 import { FrontendWriter } from '../wire/frontend.ts';
@@ -16,8 +17,6 @@ const STATEMENT_TEXTS = {
     'SELECT pg_catalog.pg_replication_origin_xact_setup($1::pg_catalog.pg_lsn, pg_catalog.to_timestamp($2::pg_catalog.float8))',
   commit: 'COMMIT',
 };
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /**
  * The connection that commits in one database. Its replication origin's position is the log index, which PostgreSQL stores

@@ -6,6 +6,7 @@ import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
 import { PgError } from '../runtime/errors.ts';
 import { lsn, parseLsn, ZERO_LSN, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
+import { literal } from '../runtime/sql-text.ts';
 import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
 import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
@@ -16,7 +17,9 @@ import { Decoder } from './decoder.ts';
 import { HistorySlot, type Retention } from './history/history-slot.ts';
 import type { HistorySource } from './history/history-server.ts';
 import { APPLICATION_NAME, holdOrigin, takeOver } from './origins.ts';
+import { LockSurvey, type LockQuestion } from './row-locks/lock-survey.ts';
 import type { TransactionSpool } from './spool.ts';
+import { connectForText } from './text-settings.ts';
 
 /** Asked before anything is changed in a server, and told when it is this node's. */
 export interface Admission {
@@ -42,6 +45,8 @@ export interface DatabaseReplicaOptions {
   readonly log: Logger;
   /** Whether a decoded transaction belongs to this run and is under way. */
   readonly wants: (gid: Gid) => boolean;
+  /** Since when in the WAL a transaction may have locked rows or tables; undefined if it has not. */
+  readonly locksSince: (gid: Gid) => Lsn | undefined;
   readonly decoded: (gid: Gid, data: Uint8Array | undefined) => void;
   readonly applied: (gid: Gid, result: ApplyResult) => void;
   readonly progress: (gid: Gid) => void;
@@ -57,8 +62,6 @@ const FLUSHED = 'SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text A
 const UNDEFINED_OBJECT = '42704';
 
 const GUARD_WAITS = 'the guard waits for tables that are in use';
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** Everything that this program has open in one coordinated database of the local PostgreSQL. */
 export class DatabaseReplica {
@@ -82,6 +85,9 @@ export class DatabaseReplica {
   /** The end of the WAL when this began. */
   #opened: Lsn = ZERO_LSN;
   #closed = false;
+  #slot = '';
+  /** Opened when a transaction has locked something for the first time. */
+  #lockSurvey: Promise<LockSurvey> | undefined;
   readonly #connections: ServerConnection[] = [];
 
   private constructor(options: DatabaseReplicaOptions) {
@@ -129,6 +135,7 @@ export class DatabaseReplica {
     // What these do is not known any more.
     for (const gid of await this.preparedGids()) this.#ddl.add(gid as Gid);
     const slot = `pgmm_live_${oid}`;
+    this.#slot = slot;
     await this.#ensureSlot(slot);
     const note = join(this.#options.directory, `history-${oid}.json`);
     this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, this.#options.handedOut);
@@ -209,7 +216,11 @@ export class DatabaseReplica {
           return false;
         },
         ddl: (gid) => this.#ddl.add(gid),
-        prepared: (gid) => decoded(gid, spool.complete(gid)),
+        prepared: (gid, xid, to) => {
+          const from = this.#options.locksSince(gid);
+          if (from === undefined) decoded(gid, spool.complete(gid));
+          else void this.#addLocks(gid, { xid, from, to });
+        },
         bypass,
         closed: (error) => this.#onClosed(error),
       },
@@ -218,10 +229,43 @@ export class DatabaseReplica {
     this.#decoder = decoder;
   }
 
+  /** Completes a transaction by what it has locked; without that it must not be replayed anywhere. */
+  async #addLocks(gid: Gid, question: LockQuestion): Promise<void> {
+    const { spool, decoded, log } = this.#options;
+    try {
+      this.#lockSurvey ??= this.#openLockSurvey();
+      const records = await (await this.#lockSurvey).look(question);
+      // It will be decoded again, and completed then.
+      if (this.#closed) return;
+      for (const record of records) if (!spool.append(gid, record)) await spool.settled(gid);
+    } catch (error) {
+      if (this.#closed) return;
+      log.error({ err: error, gid }, 'what a transaction has locked could not be found out');
+      spool.fail(gid, locksUnknown(error as Error));
+    }
+    decoded(gid, spool.complete(gid));
+  }
+
+  async #openLockSurvey(): Promise<LockSurvey> {
+    const { server, database } = this.#options;
+    const connection = await connectForText({
+      ...{ ...server, database, applicationName: `${APPLICATION_NAME} lock survey` },
+      settings: { default_transaction_read_only: 'off', statement_timeout: '0', lock_timeout: '0' },
+    });
+    connection.onClose((error) => this.#onClosed(error));
+    this.#connections.push(connection);
+    return LockSurvey.open(connection, this.#slot);
+  }
+
   #onClosed(error: Error): void {
     if (this.#closed) return;
     this.close();
     this.#options.closed(error);
+  }
+
+  /** Everything that is written from now on stands behind this in the WAL. */
+  get received(): Lsn {
+    return this.#decoder.received;
   }
 
   get safety(): FunctionSafety {
@@ -376,4 +420,10 @@ export class DatabaseReplica {
       });
     }
   }
+}
+
+function locksUnknown({ message }: Error): PgError {
+  return new PgError('58030', `what the transaction has locked could not be found out: ${message}`, {
+    hint: 'Retry the transaction.',
+  });
 }

@@ -21,8 +21,8 @@ export interface DecoderHandlers {
   changes(gid: Gid, records: Buffer): boolean;
   /** It holds a DDL statement. */
   ddl(gid: Gid): void;
-  /** All of it was handed over. */
-  prepared(gid: Gid): void;
+  /** All of it was handed over. `end`: the position behind its last record. */
+  prepared(gid: Gid, xid: number, end: Lsn): void;
   /** A transaction that changed these tables without going through this program. */
   bypass(xid: number, relations: readonly string[]): void;
   /** The stream has ended; nothing comes any more. */
@@ -59,6 +59,8 @@ export class Decoder {
   /** The end of what has been received and looked at. */
   #received: Lsn = ZERO_LSN;
   #gid: Gid | undefined;
+  #xid = 0;
+  #end: Lsn = ZERO_LSN;
   /** The prepared transaction in progress, if it is not this program's, nor replicated by other means. */
   #stranger: string | undefined;
   /** Tables that such transactions changed, until they are committed; as many as max_prepared_transactions at the most. */
@@ -161,13 +163,15 @@ export class Decoder {
   }
 
   #onBeginPrepare(bytes: Buffer, at: number): void {
-    const { gid, prepareLsn } = readBeginPrepare(bytes, at);
+    const { gid, prepareLsn, endLsn, xid } = readBeginPrepare(bytes, at);
     this.#plain = undefined;
     const wanted = this.#options.handlers.begin(gid as Gid);
     this.#records.begin(wanted);
     this.#stranger = wanted || isOurs(gid) ? undefined : gid;
     if (!wanted) return;
     this.#gid = gid as Gid;
+    this.#xid = xid;
+    this.#end = endLsn;
     // Confirming the position before it keeps the transaction in the slot until it is finished.
     this.#outstanding.push({ gid: this.#gid, before: lsn(prepareLsn - 1n) });
   }
@@ -176,7 +180,7 @@ export class Decoder {
     const changed = this.#records.end();
     const gid = this.#gid;
     this.#gid = undefined;
-    if (gid !== undefined) this.#options.handlers.prepared(gid);
+    if (gid !== undefined) this.#options.handlers.prepared(gid, this.#xid, this.#end);
     if (this.#stranger !== undefined && changed.size > 0) this.#strangers.set(this.#stranger, changed);
     this.#stranger = undefined;
   }

@@ -78,6 +78,8 @@ export class LocalReplica {
   readonly #history = new HistoryServer((database) => this.#databases.get(database)?.history);
   readonly #rollbacks = new Set<Promise<void>>();
   readonly #origin = new Map<Gid, string>();
+  /** Own transactions that may have locked rows or tables, and since when. */
+  readonly #locksSince = new Map<Gid, Lsn>();
   readonly #begun = new Map<Gid, number>();
   readonly #committing = new Map<LogIndex, DecidedCommit>();
   readonly #timers: NodeJS.Timeout[] = [];
@@ -178,6 +180,7 @@ export class LocalReplica {
         this.#origin.set(gid, name);
         return true;
       },
+      locksSince: (gid) => this.#locksSince.get(gid),
       decoded: (gid, data) => events.decoded(gid, name, data),
       applied: (gid, result) => {
         if (generation === this.#generation) this.#onApplied(gid, result);
@@ -267,8 +270,14 @@ export class LocalReplica {
     }
   }
 
+  /** A transaction that is about to be prepared may have locked rows or tables since a position in the WAL. */
+  carryLocks(gid: Gid, since: Lsn): void {
+    this.#locksSince.set(gid, since);
+  }
+
   release(gid: Gid): void {
     this.#options.spool.release(gid);
+    this.#locksSince.delete(gid);
     const database = this.#origin.get(gid);
     if (database === undefined) return;
     this.#origin.delete(gid);

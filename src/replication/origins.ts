@@ -1,5 +1,6 @@
 import type { ControlClient } from './control-client.ts';
 import { PgError } from '../runtime/errors.ts';
+import { literal } from '../runtime/sql-text.ts';
 import type { ServerConnection } from '../wire/connection.ts';
 
 /** Every connection of this program's own says so in its application_name; nobody else's backend is ever ended. */
@@ -9,8 +10,6 @@ const OBJECT_IN_USE = '55006';
 const UNIQUE_VIOLATION = '23505';
 const ATTEMPTS = 50;
 const PAUSE = 100;
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /**
  * Ends a backend that an earlier run of this program left behind, which still holds an origin or a slot. Only if it is this

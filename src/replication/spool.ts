@@ -113,6 +113,14 @@ export class TransactionSpool {
     return undefined;
   }
 
+  /** What there is of it is not all, and no more comes: readers get the error. */
+  fail(gid: Gid, error: PgError): void {
+    const t = this.#transactions.get(gid);
+    if (t === undefined) return;
+    t.failure ??= error;
+    this.#wake(t);
+  }
+
   /** Waits for the disk. Rejects when it failed, so that the transaction can be given up. */
   async settled(gid: Gid): Promise<void> {
     const t = this.#transactions.get(gid);

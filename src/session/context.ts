@@ -1,6 +1,6 @@
 import type { Turn, TurnEnd } from '../commit/turns.ts';
 import type { Logger } from '../runtime/log.ts';
-import type { Gid } from '../runtime/ids.ts';
+import type { Gid, Lsn } from '../runtime/ids.ts';
 import { PgError } from '../runtime/errors.ts';
 import type { Classifier } from '../sql/classifier.ts';
 import { commandComplete, errorResponse, readyForQuery } from '../wire/backend-messages.ts';
@@ -8,7 +8,7 @@ import type { ClientStream } from '../wire/client-stream.ts';
 import { fixedStatement, statement } from './injected.ts';
 import type { Style } from './injected.ts';
 import type { Outbox } from './outbox.ts';
-import type { Commits, DdlAnnouncer } from './ports.ts';
+import type { Commits, DdlAnnouncer, LockCarrier } from './ports.ts';
 import { ReadState } from './read-state.ts';
 import { ClientSegment, InjectedSegment } from './segments.ts';
 import type { Skip } from './segments.ts';
@@ -53,6 +53,7 @@ export interface ContextParts {
   readonly classifier: Classifier;
   readonly commits: Commits;
   readonly ddl: DdlAnnouncer;
+  readonly locks: LockCarrier;
   readonly database: string;
   readonly hooks: SessionHooks;
   /** Runs the session's steps when something happens outside both sockets. */
@@ -79,6 +80,7 @@ export class Context implements ContextParts {
   readonly classifier: Classifier;
   readonly commits: Commits;
   readonly ddl: DdlAnnouncer;
+  readonly locks: LockCarrier;
   readonly database: string;
   readonly hooks: SessionHooks;
   readonly wake: () => void;
@@ -98,6 +100,8 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
+  /** What the transaction in progress has locked, it has locked since this position in the WAL; undefined: nothing, as far as is known. */
+  locksSince: Lsn | undefined;
   /** The first transaction of this client that lost a conflict since its last commit. */
   #senior: Gid | undefined;
   #turn: Turn | undefined;
@@ -111,6 +115,7 @@ export class Context implements ContextParts {
     this.classifier = parts.classifier;
     this.commits = parts.commits;
     this.ddl = parts.ddl;
+    this.locks = parts.locks;
     this.database = parts.database;
     this.hooks = parts.hooks;
     this.wake = parts.wake;
@@ -154,6 +159,13 @@ export class Context implements ContextParts {
     this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;
+    this.locksSince = undefined;
+  }
+
+  /** To be called before a statement of a transaction is sent. `byText`: it looks as if it locked rows or tables. */
+  mayLock(byText: boolean): void {
+    if (!byText && !this.classifier.hidesLocks) return;
+    this.locksSince ??= this.locks.position(this.database);
   }
 
   transactionName(): Gid {

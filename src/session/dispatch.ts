@@ -117,7 +117,7 @@ export class Dispatcher {
     context.hooks.count('retried');
     const skip = { left: segment.forwarded };
     if (message[0] === Frontend.query) {
-      return wrapped(context, { message, style: 'simple', certain: false, copyIn: false, skip });
+      return wrapped(context, { message, style: 'simple', certain: false, copyIn: false, locks: true, skip });
     }
     const acknowledged = new Set(segment.parses.slice(0, segment.parsed).map(({ name }) => name));
     context.stream.unshift(message);
@@ -126,8 +126,11 @@ export class Dispatcher {
 
   learn(segment: PassSegment): void {
     const { retained } = segment;
-    for (const prepared of segment.executes)
-      if (prepared.kind.type === 'read') prepared.kind = { type: 'write', certain: false, copyIn: false };
+    for (const prepared of segment.executes) {
+      if (prepared.kind.type !== 'read') continue;
+      prepared.kind = { type: 'write', certain: false, copyIn: false };
+      prepared.locks = true;
+    }
     if (retained !== undefined) survey.learn(this.#context, retained);
   }
 
@@ -187,6 +190,7 @@ export class Dispatcher {
           style: 'simple',
           certain: judgement.certain,
           copyIn: judgement.copyIn,
+          locks: judgement.locks,
         });
       case 'local':
         if (judgement.statement.kind.type === 'local') {
@@ -200,7 +204,10 @@ export class Dispatcher {
         return new Script(context, judgement.text, judgement.statements).run();
       case 'syntax-error':
         if (judgement.several) return checkOnly(context, parseOnly(this.#sql));
-        return wrapped(context, { message: this.#message, style: 'simple', certain: false, copyIn: false });
+        return wrapped(context, {
+          message: this.#message,
+          ...{ style: 'simple', certain: false, copyIn: false, locks: true },
+        });
       case 'refused':
         return refuseQuery(context, refused(judgement.reason, judgement.hint));
     }
@@ -230,6 +237,7 @@ export class Dispatcher {
 
   #blockQuery(judgement: Judgement): Dispatched {
     const context = this.#context;
+    context.mayLock(mayLock(judgement));
     switch (judgement.type) {
       case 'plain': {
         const refusal = judgement.certain && context.link.status === 'T' ? context.commits.refusal() : undefined;
@@ -290,8 +298,12 @@ export class Dispatcher {
       return refuseQuery(this.#context, refused(`${name}() is not supported in a coordinated database`, hint));
     }
     if (link.status === 'I' && !link.clientReadOnly) {
-      return wrapped(this.#context, { message: this.#message, style: 'extended', certain: false, copyIn: false });
+      return wrapped(this.#context, {
+        message: this.#message,
+        ...{ style: 'extended', certain: false, copyIn: false, locks: false },
+      });
     }
+    this.#context.mayLock(false);
     this.#passQuery({ implicit: link.status === 'I' });
     return 'passed';
   }
@@ -336,6 +348,7 @@ export class Dispatcher {
       case Frontend.execute: {
         const prepared = statements.portal(readExecute(bytes, start, end));
         if (needsAttention(context, prepared)) return new Batch(context, context.link.open).run(true);
+        context.mayLock(prepared.locks);
         if (prepared.kind.type === 'local') this.#openSegment().forgets.push(prepared.kind.forgets);
         if (prepared.setsReads) context.reads.touch();
         else if (prepared.kind.type === 'savepoint') context.reads.control();
@@ -378,6 +391,19 @@ function isExtended(type: number): boolean {
       return true;
     default:
       return false;
+  }
+}
+
+/** Inside a block, where it is one message; several statements that are taken one by one are asked one by one. */
+function mayLock(judgement: Judgement): boolean {
+  switch (judgement.type) {
+    case 'plain':
+      return judgement.locks;
+    case 'local':
+    case 'single':
+      return judgement.statement.locks;
+    default:
+      return judgement.type === 'syntax-error';
   }
 }
 

@@ -9,7 +9,7 @@ import type { Procedure, SessionHooks } from './context.ts';
 import { COPY_FAIL } from './injected.ts';
 import { Dispatcher, isStatement } from './dispatch.ts';
 import { Outbox } from './outbox.ts';
-import type { Commits, ConflictVictim, DdlAnnouncer } from './ports.ts';
+import type { Commits, ConflictVictim, DdlAnnouncer, LockCarrier } from './ports.ts';
 import { Batch } from './procedures/batch.ts';
 import { loseConflict, rearm } from './procedures/fail.ts';
 import { beginReads } from './procedures/reads.ts';
@@ -29,6 +29,7 @@ export interface EngineOptions {
   readonly readOnly: boolean;
   readonly commits: Commits;
   readonly ddl: DdlAnnouncer;
+  readonly locks: LockCarrier;
   readonly classifier: Classifier;
   readonly hooks: SessionHooks;
   /** Keeps cancelling what the server runs while `needed`; done when no cancel request is on its way any more. */

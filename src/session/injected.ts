@@ -1,3 +1,4 @@
+import { literal } from '../runtime/sql-text.ts';
 import { Frontend } from '../wire/codes.ts';
 
 /**
@@ -57,8 +58,6 @@ export function fixedStatement(style: Style, sql: string): Buffer {
 export function parseOnly(sql: Buffer): Buffer {
   return Buffer.concat([CLOSE, message(Frontend.parse, NAME, sql, Buffer.from([0]), NO_PARAMETERS), CLOSE, SYNC]);
 }
-
-export const literal = (text: string): string => `'${text.replaceAll("'", "''")}'`;
 
 /**
  * Fails wherever it is run, without a snapshot and without any object: PostgreSQL logs it with this name. Puts a

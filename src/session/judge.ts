@@ -7,14 +7,21 @@ import type { Context } from './context.ts';
 export type Judgement =
   | { readonly type: 'read' }
   /**
-   * One or more statements that need no attention of their own, some of which may write. `setsReads`: a single one that calls
-   * set_config() for one of the settings of reads.
+   * One or more statements that need no attention of their own, some of which may write. `locks`: they may lock rows or tables.
+   * `setsReads`: a single one that calls set_config() for one of the settings of reads.
    */
-  | { readonly type: 'plain'; readonly certain: boolean; readonly copyIn: boolean; readonly setsReads?: boolean }
+  | {
+      readonly type: 'plain';
+      readonly certain: boolean;
+      readonly copyIn: boolean;
+      readonly locks: boolean;
+      readonly setsReads?: boolean;
+    }
   /** Statements that concern this session or server only. */
   | { readonly type: 'local'; readonly statement: Statement }
   | { readonly type: 'single'; readonly statement: Statement; readonly text: string }
   | { readonly type: 'several'; readonly statements: readonly Statement[]; readonly text: string }
+  /** The parser here may be older than the server. */
   | { readonly type: 'syntax-error'; readonly several: boolean }
   | { readonly type: 'refused'; readonly reason: string; readonly hint: string };
 
@@ -26,8 +33,10 @@ const AMBIGUOUS = unsupported(
   'Set standard_conforming_strings to on, and use UTF8 or a single-byte client_encoding.',
 );
 const READING: Judgement = { type: 'read' };
-const PLAIN_MAYBE: Plain = { type: 'plain', certain: false, copyIn: false };
-const PLAIN_WRITE: Plain = { type: 'plain', certain: true, copyIn: false };
+const PLAIN_MAYBE: Plain = { type: 'plain', certain: false, copyIn: false, locks: false };
+const PLAIN_WRITE: Plain = { type: 'plain', certain: true, copyIn: false, locks: false };
+const LOCKING_MAYBE: Plain = { ...PLAIN_MAYBE, locks: true };
+const LOCKING_WRITE: Plain = { ...PLAIN_WRITE, locks: true };
 
 /** Client encodings in which the second byte of a character may look like ASCII. */
 const UNSAFE_ENCODINGS = new Set(['SJIS', 'SHIFT_JIS_2004', 'BIG5', 'GBK', 'GB18030', 'UHC', 'JOHAB']);
@@ -39,8 +48,10 @@ export function judge(context: Context, bytes: Buffer, start: number, end: numbe
   if (isAmbiguous(context, bytes, start, end)) return refusal(AMBIGUOUS);
   const verdict = context.classifier.examine(bytes, start, end);
   if (verdict === 'read') return READING;
-  if (verdict === 'plain') {
-    const judgement = isCertain(bytes, start, end) ? PLAIN_WRITE : PLAIN_MAYBE;
+  if (verdict !== 'parse') {
+    const certain = isCertain(bytes, start, end);
+    const judgement =
+      verdict === 'plain' ? (certain ? PLAIN_WRITE : PLAIN_MAYBE) : certain ? LOCKING_WRITE : LOCKING_MAYBE;
     return namesReadSetting(bytes.subarray(start, end)) ? { ...judgement, setsReads: true } : judgement;
   }
   const text = context.decode(bytes, start, end);
@@ -62,13 +73,14 @@ function summarise(statements: readonly Statement[], text: string): Judgement {
       type: 'plain',
       certain: statements.some(({ kind }) => kind.type === 'write' && kind.certain),
       copyIn: statements.some(({ kind }) => kind.type === 'write' && kind.copyIn),
+      locks: statements.some(({ locks }) => locks),
     };
   }
   const [statement] = statements;
-  const { kind } = statement;
+  const { kind, locks } = statement;
   if (kind.type === 'read') return READING;
   if (kind.type === 'write')
-    return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn, setsReads: namesReadSetting(text) };
+    return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn, locks, setsReads: namesReadSetting(text) };
   if (kind.type === 'local') return { type: 'local', statement };
   return { type: 'single', statement, text };
 }
@@ -124,26 +136,27 @@ export function judgeParse(
   bytes: Buffer,
   start: number,
   end: number,
-): { kind: StatementKind; text: string | undefined; setsReads?: boolean | undefined } {
+): { kind: StatementKind; text: string | undefined; locks: boolean; setsReads?: boolean | undefined } {
   const judgement = judge(context, bytes, start, end);
   switch (judgement.type) {
     case 'read':
-      return { kind: READ, text: undefined };
+      return { kind: READ, text: undefined, locks: false };
     case 'plain':
       return {
         kind: judgement.copyIn ? { type: 'write', certain: true, copyIn: true } : judgement.certain ? WRITE : MAYBE,
         text: undefined,
+        locks: judgement.locks,
         setsReads: judgement.setsReads,
       };
     case 'local':
-      return { kind: judgement.statement.kind, text: undefined };
+      return { kind: judgement.statement.kind, text: undefined, locks: judgement.statement.locks };
     case 'single':
-      return { kind: judgement.statement.kind, text: judgement.text };
+      return { kind: judgement.statement.kind, text: judgement.text, locks: judgement.statement.locks };
     case 'refused':
-      return { kind: unsupported(judgement.reason, judgement.hint), text: undefined };
+      return { kind: unsupported(judgement.reason, judgement.hint), text: undefined, locks: false };
     // PostgreSQL refuses both, with an error of its own.
     case 'several':
     case 'syntax-error':
-      return { kind: MAYBE, text: undefined };
+      return { kind: MAYBE, text: undefined, locks: true };
   }
 }

@@ -16,7 +16,7 @@ import { ServerConnection, connectToServer } from './connect.ts';
 import type { ServerAddress } from './connect.ts';
 import { receiveStartup } from './negotiation.ts';
 import type { Startup } from './negotiation.ts';
-import type { Commits, DdlAnnouncer, VictimRegistry } from './ports.ts';
+import type { Commits, DdlAnnouncer, LockCarrier, VictimRegistry } from './ports.ts';
 import { Session } from './session.ts';
 import { fatal, planStartup } from './startup.ts';
 
@@ -37,6 +37,7 @@ export interface ListenerOptions {
   readonly tls?: { readonly cert: string | Buffer; readonly key: string | Buffer; readonly ca?: string | Buffer };
   readonly commits: Commits;
   readonly ddl: DdlAnnouncer;
+  readonly locks: LockCarrier;
   readonly registry: VictimRegistry;
   /** Of one database. May answer another object at any time; the same object means the same names. */
   readonly safety: (database: string) => SafetyNames;
@@ -180,13 +181,14 @@ class ClientListener implements Listener {
   }
 
   #createSession(socket: Socket, server: ServerConnection, database: string, readOnly: boolean): Session {
-    const { commits, ddl, registry, log, metrics } = this.#options;
+    const { commits, ddl, locks, registry, log, metrics } = this.#options;
     let backend: { pid: number; key: Buffer } | undefined;
     const session: Session = new Session(socket, server, {
       database,
       readOnly,
       commits,
       ddl,
+      locks,
       classifier: this.#classifier(database),
       hooks: { log, count: metrics?.count ?? ((): void => undefined), traffic: this.traffic },
       retryBytes: this.#limits.retryBytes,

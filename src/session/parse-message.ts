@@ -2,9 +2,9 @@ import type { Context } from './context.ts';
 import { judgeParse } from './judge.ts';
 import { parseMessage } from './injected.ts';
 import { asks } from './questions.ts';
-import type { Prepared } from './statements.ts';
+import { UNKNOWN, type Prepared } from './statements.ts';
 import { readParse } from '../wire/frontend-fields.ts';
-import { MAYBE, changesReads } from '../sql/kinds.ts';
+import { changesReads } from '../sql/kinds.ts';
 
 /**
  * Judges a Parse and remembers the statement under its name. BEGIN is prepared as READ WRITE, since the server's default is
@@ -17,15 +17,12 @@ export function announceParse(
   end: number,
 ): { prepared: Prepared; replacement: Buffer | undefined } {
   const fields = readParse(bytes, start, end);
-  if (fields === undefined)
-    return {
-      prepared: { name: '', kind: MAYBE, text: undefined, asks: false, setsReads: false },
-      replacement: undefined,
-    };
+  if (fields === undefined) return { prepared: UNKNOWN, replacement: undefined };
   const { name, nameEnd, textStart, textEnd } = fields;
-  const { kind, text, setsReads } = judgeParse(context, bytes, textStart, textEnd);
+  const { kind, text, locks, setsReads } = judgeParse(context, bytes, textStart, textEnd);
   const prepared: Prepared = {
     ...{ name, kind, text: kind.type === 'ddl' ? text : undefined },
+    locks,
     asks: asks(bytes, textStart, textEnd),
     setsReads: setsReads === true || changesReads(kind),
   };

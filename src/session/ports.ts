@@ -1,6 +1,6 @@
 import type { PgError } from '../runtime/errors.ts';
 import type { Turn } from '../commit/turns.ts';
-import type { Gid, LogIndex } from '../runtime/ids.ts';
+import type { Gid, LogIndex, Lsn } from '../runtime/ids.ts';
 
 /**
  * What a session needs from the rest of the program. The composition root implements these over the commit core, the
@@ -94,6 +94,14 @@ export interface Commits {
     database: string,
     level: CommitLevel,
   ): { prepared(error: PgError | undefined): void; readonly outcome: Promise<CommitOutcome> };
+}
+
+/** Takes the locks that a transaction has taken on this node, other than by changing rows, to the other nodes. */
+export interface LockCarrier {
+  /** A position in the WAL before anything that is written from now on. */
+  position(database: string): Lsn;
+  /** To be called before PREPARE TRANSACTION is sent: locks taken since `since` belong to the transaction's changes. */
+  carry(gid: Gid, since: Lsn): void;
 }
 
 /** Sessions by the process id of their server connection, so that the blocker of a replay can be found. */

@@ -3,7 +3,7 @@ import { Frontend } from '../wire/codes.ts';
 import { readBind } from '../wire/frontend-fields.ts';
 import { answered, settled } from './context.ts';
 import type { Context, Procedure } from './context.ts';
-import { literal } from './injected.ts';
+import { literal } from '../runtime/sql-text.ts';
 
 /** What the SQL functions read their answers from; see catalog/sql/outcome.ts. */
 const SETTING = 'multimaster.answers';

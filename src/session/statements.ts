@@ -6,6 +6,8 @@ export interface Prepared {
   readonly name: string;
   /** Becomes a write when what looked like a read turns out to write. */
   kind: StatementKind;
+  /** May lock rows or tables. */
+  locks: boolean;
   /** Only where the text itself is needed later: schema statements. */
   readonly text: string | undefined;
   /** It calls a function that the proxy has to answer; see questions.ts. */
@@ -14,7 +16,10 @@ export interface Prepared {
   readonly setsReads: boolean;
 }
 
-const UNKNOWN: Prepared = { name: '', kind: MAYBE, text: undefined, asks: false, setsReads: false };
+export const UNKNOWN: Prepared = {
+  ...{ name: '', kind: MAYBE, text: undefined },
+  ...{ locks: true, asks: false, setsReads: false },
+};
 
 /**
  * Prepared statements and portals by name ("Extended Query"). A Parse counts at once for the messages that follow it, but for good only

@@ -59,7 +59,8 @@ export class Classifier {
   examine(bytes: Buffer, start: number, end: number): Verdict {
     const verdict = examine(bytes, start, end, this.#names());
     if (verdict !== 'read' || this.#writing.size === 0) return verdict;
-    return this.#writing.get(bytes.toString('latin1', start, end)) === undefined ? 'read' : 'plain';
+    // What it does is not to be seen in it.
+    return this.#writing.get(bytes.toString('latin1', start, end)) === undefined ? 'read' : 'locking';
   }
 
   /** To be called when the server refused a statement that was passed on as a read, because it tried to write. */
@@ -75,6 +76,11 @@ export class Classifier {
     const result: Classified = statements === undefined ? { type: 'syntax-error' } : { type: 'statements', statements };
     if (text.length <= MAX_CACHED_LENGTH) this.#parsed.set(text, result);
     return result;
+  }
+
+  /** Functions, triggers or views of the database lock rows or tables, so that no text tells whether a statement does. */
+  get hidesLocks(): boolean {
+    return this.#safety().hidesLocks;
   }
 
   #names(): NameHashes {

@@ -8,6 +8,8 @@ import { classifySet, classifyTransaction } from './transactions.ts';
 
 export interface Statement {
   readonly kind: StatementKind;
+  /** May lock rows or tables, other than by changing them, as far as its text tells. */
+  readonly locks: boolean;
   /** Offsets into the text, in UTF-16 units. */
   readonly start: number;
   readonly end: number;
@@ -67,6 +69,7 @@ const RULES: Readonly<Partial<Record<string, Rule>>> = {
 export function classify(sql: string): Statement[] | undefined {
   return parse(sql)?.map((statement) => ({
     kind: classifyStatement(statement),
+    locks: takesLocks(statement),
     start: statement.start,
     end: statement.end,
   }));
@@ -82,6 +85,22 @@ function byRule(name: string, node: Node): StatementKind {
   if (rule === undefined)
     return unsupported(`${name} is not supported in a coordinated database`, 'Ask for it to be added.');
   return typeof rule === 'function' ? rule(node) : rule;
+}
+
+/** The text of a DO block that may lock something; of a dynamic statement in it one sees at least the words. */
+const LOCKING_BODY = /\bfor\s+(?:update|share|no\s+key|key\s+share)\b|\block\b|\bexecute\b/i;
+
+function takesLocks({ name, node }: RawStatement): boolean {
+  switch (name) {
+    case 'LockStmt':
+    // What was prepared is not known here.
+    case 'ExecuteStmt':
+      return true;
+    case 'DoStmt':
+      return [...descendants(node, 'String')].some((part) => LOCKING_BODY.test(text(part, 'sval')));
+    default:
+      return descendants(node, 'LockingClause').next().done !== true;
+  }
 }
 
 /** Names are compared without the schema: a function of the user's with such a name can be renamed. */

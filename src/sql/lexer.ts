@@ -3,9 +3,10 @@ import type { NameHashes } from './names.ts';
 
 /**
  * `read`: certainly changes nothing, as far as names tell. `plain`: one SELECT, INSERT, UPDATE, DELETE, MERGE or the like that
- * needs no closer look but may change data. `parse`: only the real parser can tell.
+ * needs no closer look but may change data. `locking`: the same, and it may name rows to be locked. `parse`: only the real parser
+ * can tell.
  */
-export type Verdict = 'read' | 'plain' | 'parse';
+export type Verdict = 'read' | 'plain' | 'locking' | 'parse';
 
 const START = new Uint8Array(256);
 const WORD = new Uint8Array(256);
@@ -35,6 +36,10 @@ const CHANGING = hashes('insert', 'update', 'delete', 'merge', 'share');
 const ANALYZE = hashes('analyze', 'analyse', 'execute');
 const HIDDEN_SETTINGS = hashes('default_transaction_read_only', 'transaction_read_only');
 const INTO = hashName('into');
+const FOR = hashName('for');
+const KEY = hashName('key');
+const SHARE = hashName('share');
+const UPDATE = hashName('update');
 const INSERT = hashName('insert');
 const MERGE = hashName('merge');
 const EXPLAIN = hashName('explain');
@@ -49,6 +54,7 @@ export function examine(bytes: Uint8Array, start: number, end: number, names: Na
   let first = 0;
   let statements = 0;
   let reading = true;
+  let locking = false;
   /** The hash of the name just passed; 0 after anything else. A name before a parenthesis is called. */
   let name = 0;
   let afterDot = false;
@@ -81,6 +87,7 @@ export function examine(bytes: Uint8Array, start: number, end: number, names: Na
       } else if (CHANGING.has(hash)) {
         if (first === EXPLAIN) return 'parse';
         reading = false;
+        if (hash === SHARE || (hash === UPDATE && (name === FOR || name === KEY))) locking = true;
       } else if (hash === INTO) {
         if (first !== INSERT && first !== MERGE) return 'parse';
       } else if ((first === EXPLAIN && ANALYZE.has(hash)) || (first === SHOW && HIDDEN_SETTINGS.has(hash))) {
@@ -141,7 +148,8 @@ export function examine(bytes: Uint8Array, start: number, end: number, names: Na
     afterDot = false;
   }
   if (reading) return 'read';
-  return statements === 1 ? 'plain' : 'parse';
+  if (statements !== 1) return 'parse';
+  return locking ? 'locking' : 'plain';
 }
 
 /** From the opening quote to after the closing one; -1 when there is none. A doubled quote stands for one. */

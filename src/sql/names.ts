@@ -4,6 +4,8 @@ export interface SafetyNames {
   readonly volatileNames: ReadonlySet<string>;
   /** Relations whose mere reading runs such a function (views, tables with policies). */
   readonly taintedRelations: ReadonlySet<string>;
+  /** Some function, rule or view locks rows or tables. */
+  readonly hidesLocks: boolean;
 }
 
 /**

@@ -34,6 +34,7 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
         ...{ host: postgres.host, port: postgres.port, user: 'postgres', database: 'postgres' },
         applicationName: 'survey',
       }),
+      'live',
     );
     // Keeps the WAL of whatever is under way, as a node's live slot does.
     await client.query("SELECT pg_create_logical_replication_slot('live', 'pgoutput', false, true)");
@@ -81,7 +82,7 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
       'SELECT transaction::text AS xid FROM pg_prepared_xacts WHERE gid = $1',
       [gid],
     );
-    const question = { xid: Number(rows[0].xid), from, to: await position(), tables: true };
+    const question = { xid: Number(rows[0].xid), from, to: await position() };
     const records = await survey.look(question).finally(() => client.query(`ROLLBACK PREPARED '${gid}'`));
     return records.flatMap((record) => described(decodeLocks(record.subarray(4)))).sort();
   }

@@ -149,7 +149,7 @@ describe('a session answers as PostgreSQL does', () => {
         $$ BEGIN INSERT INTO fz VALUES (i, 'f') ON CONFLICT DO NOTHING; RETURN i; END $$;
       CREATE FUNCTION notes(i int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'note %', i; RETURN i; END $$;`);
     // A write that is found out only when later statements are on their way is an error: not what is compared here.
-    proxy.names.current = { volatileNames: new Set(['writes']), taintedRelations: new Set() };
+    proxy.names.current = { volatileNames: new Set(['writes']), taintedRelations: new Set(), hidesLocks: false };
   });
 
   afterAll(async () => {

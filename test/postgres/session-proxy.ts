@@ -1,7 +1,7 @@
 import pg from 'pg';
 import pino from 'pino';
 import { formatGid } from '../../src/commit/gid.ts';
-import { epoch, logIndex, nodeId } from '../../src/runtime/ids.ts';
+import { epoch, logIndex, nodeId, ZERO_LSN } from '../../src/runtime/ids.ts';
 import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
 import { PgError } from '../../src/runtime/errors.ts';
 import type { SessionEvent } from '../../src/session/context.ts';
@@ -169,7 +169,7 @@ export interface SessionProxy {
   stop(): Promise<void>;
 }
 
-export const NO_NAMES: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set() };
+export const NO_NAMES: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set(), hidesLocks: false };
 
 /** A PostgreSQL server and the client-facing part of the proxy before it. */
 export async function startSessionProxy(
@@ -213,6 +213,7 @@ export async function startProxyFor(
         return { message: JSON.stringify({ ordinal, ...ddl }), token: 'token' };
       },
     },
+    locks: { position: () => ZERO_LSN, carry: () => undefined },
     registry: { add: (pid, victim) => void victims.set(pid, victim), remove: (pid) => void victims.delete(pid) },
     safety: () => names.current,
     log: pino({ level: process.env['PGMM_TEST_LOG'] ?? 'silent' }),

@@ -124,7 +124,11 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
     });
 
     it('knows from the catalog what writes', async () => {
-      proxy.names.current = { volatileNames: new Set(['hidden_write']), taintedRelations: new Set(['v']) };
+      proxy.names.current = {
+        volatileNames: new Set(['hidden_write']),
+        taintedRelations: new Set(['v']),
+        hidesLocks: false,
+      };
       const client = await proxy.connect();
       await client.query('SELECT hidden_write(1)');
       expect(proxy.events).not.toContain('retried');

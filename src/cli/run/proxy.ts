@@ -26,7 +26,7 @@ import { LocalReplica } from '../../replication/local-replica.ts';
 import { markPostgres, readPostgresIdentity } from '../../replication/postgres-identity.ts';
 import { TransactionSpool } from '../../replication/spool.ts';
 import { armFaultPoints } from '../../runtime/fault-points.ts';
-import type { Gid, LogIndex } from '../../runtime/ids.ts';
+import { ZERO_LSN, type Gid, type LogIndex } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { ConflictVictim } from '../../session/ports.ts';
 import { createListener, type Listener } from '../../session/listener.ts';
@@ -350,6 +350,10 @@ export class Proxy {
           token: `${gid}/${ordinal}`,
         }),
       },
+      locks: {
+        position: (database) => this.#replica.database(database)?.received ?? ZERO_LSN,
+        carry: (gid, since) => this.#replica.carryLocks(gid, since),
+      },
       registry: {
         add: (pid, victim) => victims.set(pid, victim),
         remove: (pid) => victims.delete(pid),
@@ -416,7 +420,7 @@ export class Proxy {
 }
 
 /** While PostgreSQL is not connected nothing can be written, so no read has to be told from a write. */
-const NOTHING_KNOWN: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set() };
+const NOTHING_KNOWN: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set(), hidesLocks: false };
 
 function passwordText(password: unknown): string | undefined {
   return typeof password === 'string' ? password : undefined;

@@ -1,5 +1,6 @@
 import { PgError } from '../../runtime/errors.ts';
 import type { Gid } from '../../runtime/ids.ts';
+import { literal } from '../../runtime/sql-text.ts';
 import type { ConnectionOptions, ServerConnection } from '../../wire/connection.ts';
 import { connectForText } from '../text-settings.ts';
 import { StatementPipeline } from './pipeline.ts';
@@ -67,8 +68,6 @@ const QUERY_CANCELED = '57014';
 const SAYS_NOTHING_OF_TABLES = /^(23|40|57014)/;
 /** A row that is missing can be one of several equal ones that another transaction took meanwhile. */
 const MAX_ATTEMPTS = 4;
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** One connection that replays one transaction at a time and prepares it under its gid. */
 export class ApplySession {

@@ -1,3 +1,4 @@
+import { quote } from '../../runtime/sql-text.ts';
 import type { Relation } from '../pgoutput/messages.ts';
 import type { RowChange, Tuple, Value } from '../pgoutput/tuples.ts';
 import type { ColumnInfo, ForeignKey, TableInfo } from './table-info.ts';
@@ -9,8 +10,6 @@ export interface Statement {
   readonly sql: string;
   readonly parameters: readonly (Buffer | null)[];
 }
-
-export const quote = (name: string): string => `"${name.replaceAll('"', '""')}"`;
 
 export const tableName = (relation: { schema: string; name: string }): string =>
   `${quote(relation.schema)}.${quote(relation.name)}`;
@@ -192,6 +191,17 @@ export class TableStatements {
         placed,
         values.map((_, at) => `$${at + 1}`),
       ),
+    );
+  }
+
+  /** Locks a row without changing it. `mode`: what follows FOR. */
+  lock(before: Tuple, byKey: boolean, mode: string): Statement {
+    const parameters = new Parameters();
+    const { condition, shape } = this.match(before, byKey, parameters);
+    return this.#statement(
+      `l${mode};${shape}`,
+      parameters.values,
+      () => `SELECT FROM ONLY ${this.name} WHERE ${condition()} FOR ${mode}`,
     );
   }
 

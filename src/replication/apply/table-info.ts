@@ -1,4 +1,5 @@
 import { PgError } from '../../runtime/errors.ts';
+import { literal } from '../../runtime/sql-text.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
 
 /** A foreign key of the table, as the child. Names are unquoted; operators are ready to be written between two operands. */
@@ -47,8 +48,6 @@ export interface TableInfo {
   /** All of the above as it was read, to be compared with a later reading. */
   readonly text: string;
 }
-
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
 /** An operator by its oid, as `OPERATOR(schema.name)`. */
 const operator = (oid: string) => `(

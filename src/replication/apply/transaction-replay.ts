@@ -1,12 +1,14 @@
 import { statedOrdinal } from '../../catalog/ddl-message.ts';
 import { PgError } from '../../runtime/errors.ts';
+import { literal, quote } from '../../runtime/sql-text.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
 import { Message, readLogicalMessage, readRelation, readTruncate, type Relation } from '../pgoutput/messages.ts';
 import { readRowChange, type RowChange } from '../pgoutput/tuples.ts';
 import { CopyText } from './copy-text.ts';
 import { ForeignKeyChecks, foreignKeyViolation, type ForeignKeyCheck } from './foreign-key-checks.ts';
+import { decodeLocks, LOCKS_RECORD, type Locks, type RowLocks } from '../row-locks/lock-record.ts';
 import type { StatementPipeline } from './pipeline.ts';
-import { quote, tableName, TableStatements, type Statement } from './statements.ts';
+import { tableName, TableStatements, type Statement } from './statements.ts';
 import { loadTableInfo } from './table-info.ts';
 
 export const GID_PREFIX = 'pgmm:gid';
@@ -89,6 +91,9 @@ export class TransactionReplay {
         return undefined;
       case Message.message:
         return this.#onMessage(bytes);
+      case LOCKS_RECORD:
+        this.#flushInserts();
+        return this.#lock(decodeLocks(bytes));
       default:
         return undefined;
     }
@@ -221,6 +226,42 @@ export class TransactionReplay {
     this.#context.pipeline.once(`TRUNCATE ${names.join(', ')}${options}`);
   }
 
+  /**
+   * What the origin had locked without changing it, so that nobody here can have what excludes it. A row that is not here has been
+   * removed by a transaction that the origin has not heard of yet, and that its own replay there will meet; a table that is not
+   * here has been renamed or dropped by this transaction.
+   */
+  async #lock({ tables, rows }: Locks): Promise<void> {
+    const { pipeline } = this.#context;
+    for (const { schema, table, mode } of tables) {
+      const statement = `LOCK TABLE ONLY ${tableName({ schema, name: table })} IN ${mode} MODE`;
+      pipeline.once(`DO ${literal(`BEGIN ${statement}; EXCEPTION WHEN undefined_table THEN NULL; END`)}`);
+    }
+    for (const locked of rows) {
+      const table = await this.#lockedTable(locked);
+      for (const row of locked.rows) {
+        pipeline.prepared(table.lock(row.map(toBuffer), locked.byKey, locked.mode));
+        if (pipeline.full) await pipeline.room();
+      }
+    }
+  }
+
+  async #lockedTable({ schema, table, columns, byKey }: RowLocks): Promise<TableStatements> {
+    const { cache, connection } = this.#context;
+    const key = `locks ${JSON.stringify([schema, table, byKey, columns])}`;
+    const known = cache.statements.get(key);
+    if (known !== undefined) return known;
+    await this.#settled();
+    const info = await loadTableInfo(connection, schema, table);
+    const relation: Relation = {
+      ...{ id: 0, schema, name: table, identity: byKey ? 'd' : 'f' },
+      columns: columns.map((name) => ({ name, key: byKey, typeOid: 0 })),
+    };
+    const statements = new TableStatements(relation, info, String(++cache.lookups));
+    cache.statements.set(key, statements);
+    return statements;
+  }
+
   #onMessage(bytes: Buffer): Promise<void> | undefined {
     const { prefix, content } = readLogicalMessage(bytes);
     if (prefix === GID_PREFIX) return undefined;
@@ -315,6 +356,8 @@ export class TransactionReplay {
     if (error !== undefined) throw error;
   }
 }
+
+const toBuffer = (value: Uint8Array | null) => (value === null ? null : Buffer.from(value));
 
 /** This node's data is not what the origin's was: an operator has to know. */
 export function divergence(what: string): PgError {

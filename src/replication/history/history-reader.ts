@@ -1,5 +1,6 @@
 import type { PgError } from '../../runtime/errors.ts';
 import { logIndex, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
+import { literal } from '../../runtime/sql-text.ts';
 import type { ConnectionOptions } from '../../wire/connection.ts';
 import { GID_PREFIX } from '../apply/transaction-replay.ts';
 import { Message, readLogicalMessage, readLsn } from '../pgoutput/messages.ts';
@@ -30,7 +31,6 @@ export interface HistoryReaderOptions {
   readonly handlers: HistoryHandlers;
 }
 
-const literal = (text: string) => `'${text.replaceAll("'", "''")}'`;
 const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /**

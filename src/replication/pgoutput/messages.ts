@@ -46,9 +46,17 @@ export function readLsn(bytes: Buffer, at: number): Lsn {
   return lsn(bytes.readBigUInt64BE(at));
 }
 
-/** The gid of BEGIN PREPARE: it stands last, after two positions, a time and a transaction id. */
-export function readBeginPrepare(bytes: Buffer, at: number): { prepareLsn: Lsn; endLsn: Lsn; gid: string } {
-  return { prepareLsn: readLsn(bytes, at + 1), endLsn: readLsn(bytes, at + 9), gid: cstring(bytes, at + 29).text };
+/** BEGIN PREPARE: two positions, a time, the transaction id, the gid. */
+export function readBeginPrepare(
+  bytes: Buffer,
+  at: number,
+): { prepareLsn: Lsn; endLsn: Lsn; xid: number; gid: string } {
+  return {
+    prepareLsn: readLsn(bytes, at + 1),
+    endLsn: readLsn(bytes, at + 9),
+    xid: bytes.readUInt32BE(at + 25),
+    gid: cstring(bytes, at + 29).text,
+  };
 }
 
 /** The transaction id and the gid of COMMIT PREPARED, after flags, two positions and a time. */

@@ -1,11 +1,12 @@
 import type { Lsn } from '../../runtime/ids.ts';
-import { formatLsn, lsn } from '../../runtime/ids.ts';
+import { formatLsn, lsn, parseLsn } from '../../runtime/ids.ts';
 import { PgError } from '../../runtime/errors.ts';
+import { quote } from '../../runtime/sql-text.ts';
 import { Backend } from '../../wire/codes.ts';
 import { readDataRowBytes } from '../../wire/backend-messages.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
 import { FrontendWriter } from '../../wire/frontend.ts';
-import { quote, tableName } from '../apply/statements.ts';
+import { tableName } from '../apply/statements.ts';
 import { encodeLocks, type LockMode, type RowLocks, type TableLock } from './lock-record.ts';
 import { TransactionLocks, type LockedFile, type LockStrength, type RowLock } from './transaction-locks.ts';
 import { WAL_PAGE, WalReader } from './wal-reader.ts';
@@ -16,14 +17,15 @@ export interface LockQuestion {
   /** Positions before its first record, and behind its last. */
   readonly from: Lsn;
   readonly to: Lsn;
-  /** It may have locked tables. */
-  readonly tables: boolean;
 }
 
 /** Bytes of WAL that are read at once; in between other work goes on. */
 const CHUNK = 512 * 1024;
 /** Rows that are looked up by one statement, and that one record names. */
 const ROWS_AT_ONCE = 1000;
+const UNDEFINED_FILE = '58P01';
+
+const KEPT = (slot: string) => `SELECT restart_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = '${slot}'`;
 
 const MODES: readonly LockMode[] = ['KEY SHARE', 'SHARE', 'NO KEY UPDATE', 'UPDATE'];
 /** As pg_get_multixact_members() calls them: locks, then updates. */
@@ -79,30 +81,31 @@ WHERE c.oid = pg_catalog.pg_filenode_relation(${tablespace}, ${node}) AND ${REPL
 export class LockSurvey {
   readonly #connection: ServerConnection;
   readonly #segmentSize: bigint;
+  readonly #slot: string;
 
-  private constructor(connection: ServerConnection, segmentSize: bigint) {
+  private constructor(connection: ServerConnection, segmentSize: bigint, slot: string) {
     this.#connection = connection;
     this.#segmentSize = segmentSize;
+    this.#slot = slot;
   }
 
-  /** Takes a connection of a superuser. Rejects on a server that was built with another size of WAL pages. */
-  static async open(connection: ServerConnection): Promise<LockSurvey> {
+  /** Takes a connection of a superuser, and the slot that the transactions are decoded from. Rejects on a server that was built with another size of WAL pages. */
+  static async open(connection: ServerConnection, slot: string): Promise<LockSurvey> {
     const [[segment, page]] = await connection.query(
       `SELECT (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'),
         pg_catalog.current_setting('wal_block_size')`,
     );
     if (page !== String(WAL_PAGE))
       throw new PgError('0A000', `wal_block_size is ${page}, only ${WAL_PAGE} is supported`);
-    return new LockSurvey(connection, BigInt(segment ?? 0));
+    return new LockSurvey(connection, BigInt(segment ?? 0), slot);
   }
 
   /** Records for the end of its changes; empty if it locked nothing more. */
   async look(question: LockQuestion): Promise<Buffer[]> {
-    const { xid, from, to } = question;
-    const found = new TransactionLocks(xid);
-    for await (const record of this.#records(from, to)) found.add(record);
+    const { xid } = question;
+    const found = await this.#readLocks(question);
     const records: Buffer[] = [];
-    const tables = question.tables ? await this.#tables(xid) : [];
+    const tables = await this.#tables(xid);
     if (tables.length > 0) records.push(encodeLocks({ tables, rows: [] }));
     for (const file of found.locked()) {
       for await (const rows of this.#rows(file, found.xids)) records.push(encodeLocks({ tables: [], rows: [rows] }));
@@ -110,12 +113,33 @@ export class LockSurvey {
     return records;
   }
 
+  /**
+   * A transaction that has waited long before it changed or locked anything may have begun in WAL that is gone. What a slot that decodes
+   * it still needs reaches back to the first thing that it did (ReorderBufferGetOldestTXN in logical.c).
+   */
+  async #readLocks({ xid, from, to }: LockQuestion): Promise<TransactionLocks> {
+    const read = async (start: Lsn) => {
+      const found = new TransactionLocks(xid);
+      for await (const record of this.#records(start, to)) found.add(record);
+      return found;
+    };
+    try {
+      return await read(from);
+    } catch (error) {
+      if (!(error instanceof PgError) || error.sqlstate !== UNDEFINED_FILE) throw error;
+      const [[kept]] = await this.#connection.query(KEPT(this.#slot));
+      if (kept === null || kept === undefined || parseLsn(kept) <= from) throw error;
+      return read(parseLsn(kept));
+    }
+  }
+
   async *#records(from: Lsn, to: Lsn): AsyncIterable<Buffer> {
     const start = from - (from % BigInt(WAL_PAGE));
     const reader = new WalReader(start);
     for (let at: bigint = start; at < to;) {
       const bytes = await this.#readWal(at, to);
-      for (let page = 0; page < bytes.length; page += WAL_PAGE) yield* reader.push(bytes.subarray(page, page + WAL_PAGE));
+      for (let page = 0; page < bytes.length; page += WAL_PAGE)
+        yield* reader.push(bytes.subarray(page, page + WAL_PAGE));
       at += BigInt(bytes.length);
     }
   }

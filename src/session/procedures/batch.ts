@@ -142,6 +142,7 @@ export class Batch {
     const { kind } = prepared;
     this.#sender.setFlushing(false);
     if (needsTransaction(kind)) yield* this.#ensureBlock(kind);
+    this.#context.mayLock(prepared.locks);
     if (prepared.setsReads) this.#context.reads.touch();
     else if (!needsTransaction(kind)) this.#context.reads.control();
     switch (kind.type) {
@@ -293,6 +294,7 @@ export class Batch {
       }
     }
     const opens = this.#block === 'none';
+    if (opens) context.forgetTransaction();
     const segment = this.#sender.open();
     if (this.#block === 'implicit' && segment instanceof ClientSegment) segment.suppressed = IN_TRANSACTION;
     this.#sender.forward(bytes, start, end);

@@ -1,8 +1,9 @@
 import { PgError } from '../../runtime/errors.ts';
+import { literal } from '../../runtime/sql-text.ts';
 import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
 import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { LARGE_OBJECTS, literal, probeSql } from '../injected.ts';
+import { LARGE_OBJECTS, probeSql } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import type { CommitOutcome } from '../ports.ts';
 import type { InjectedSegment } from '../segments.ts';
@@ -70,6 +71,7 @@ function* commitWrite(context: Context, style: Style, everywhere: boolean): Proc
   const gid = context.transactionName();
   const { link, hooks } = context;
   context.committing = true;
+  if (context.locksSince !== undefined) context.locks.carry(gid, context.locksSince);
   const prepare = context.inject(style, `PREPARE TRANSACTION ${literal(gid)}`);
   const pending = context.commits.begin(gid, context.database, everywhere ? 'remote_apply' : 'on');
   let outcome: CommitOutcome | undefined;

@@ -1,6 +1,6 @@
 import { answered } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { literal } from '../injected.ts';
+import { literal } from '../../runtime/sql-text.ts';
 import type { Style } from '../injected.ts';
 import { errorResponse } from '../../wire/backend-messages.ts';
 

@@ -3,7 +3,7 @@ import type { LogIndex } from '../../runtime/ids.ts';
 import { noticeResponse, parameterStatus } from '../../wire/backend-messages.ts';
 import { answered, settled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { literal } from '../injected.ts';
+import { literal } from '../../runtime/sql-text.ts';
 import type { Style } from '../injected.ts';
 import { AFTER_SETTING, LEVEL_SETTING } from '../read-state.ts';
 

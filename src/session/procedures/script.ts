@@ -35,6 +35,7 @@ interface Part {
   readonly kind: StatementKind;
   readonly start: number;
   end: number;
+  locks: boolean;
 }
 
 /**
@@ -139,6 +140,7 @@ export class Script {
   /** Sends a part as it is, in a block. */
   *#plain(part: Part): Procedure {
     this.#ensureBlock();
+    this.#context.mayLock(part.locks);
     const segment = this.#context.clientSegment({ offset: characters(this.#text, part.start) });
     yield* this.#send(segment, this.#context.encode(this.#text.slice(part.start, part.end)));
     if (part.kind.type === 'local') this.#context.statements.forget(part.kind.forgets);
@@ -275,10 +277,12 @@ export class Script {
 /** Neighbours that need no attention stay one Query, with whatever stands between them. */
 function joinPlain(statements: readonly Statement[], mustPart: (part: Part) => boolean): Part[] {
   const parts: Part[] = [];
-  for (const { kind, start, end } of statements) {
+  for (const { kind, start, end, locks } of statements) {
     const last = parts.at(-1);
-    if (last !== undefined && isPlain(kind) && isPlain(last.kind) && !mustPart(last)) last.end = end;
-    else parts.push({ kind, start, end });
+    if (last !== undefined && isPlain(kind) && isPlain(last.kind) && !mustPart(last)) {
+      last.end = end;
+      last.locks ||= locks;
+    } else parts.push({ kind, start, end, locks });
   }
   return parts;
 }

@@ -14,6 +14,8 @@ export interface WrappedMessage {
   readonly certain: boolean;
   /** The client will send CopyData. */
   readonly copyIn: boolean;
+  /** It may lock rows or tables. */
+  readonly locks: boolean;
   readonly skip?: Skip;
 }
 
@@ -21,7 +23,8 @@ export interface WrappedMessage {
  * An implicit transaction of the client's that may write, as one transaction of the session's: BEGIN, the client's message as it
  * is, and the question whether it wrote go out in one piece. The last CommandComplete waits for the outcome.
  */
-export function* wrapped(context: Context, { message, style, certain, copyIn, skip }: WrappedMessage): Procedure {
+export function* wrapped(context: Context, parts: WrappedMessage): Procedure {
+  const { message, style, certain, copyIn, skip } = parts;
   yield* settled(context);
   const refusal = certain ? context.commits.refusal() : undefined;
   if (refusal !== undefined) {
@@ -32,6 +35,7 @@ export function* wrapped(context: Context, { message, style, certain, copyIn, sk
   }
   context.hooks.count('wrapped');
   const begin = context.injectBegin(style);
+  context.mayLock(parts.locks);
   const statement = context.clientSegment({ after: begin, skip });
   statement.closed = true;
   context.link.add(statement, message);

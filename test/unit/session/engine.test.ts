@@ -1,6 +1,6 @@
 import pino from 'pino';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { logIndex } from '../../../src/runtime/ids.ts';
+import { formatLsn, logIndex, lsn } from '../../../src/runtime/ids.ts';
 import type { Gid } from '../../../src/runtime/ids.ts';
 import { PgError } from '../../../src/runtime/errors.ts';
 import { Engine } from '../../../src/session/engine.ts';
@@ -14,7 +14,7 @@ import { FakeServer } from './fake-server.ts';
 
 beforeAll(loadParser);
 
-const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>() };
+const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>(), hidesLocks: false };
 
 function messages(bytes: Buffer): Received[] {
   const all: Received[] = [];
@@ -31,6 +31,7 @@ class Bench {
   readonly server = new FakeServer();
   readonly engine: Engine;
   readonly begun: string[] = [];
+  readonly carried: string[] = [];
   outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
   /** For outcomes that take their time. */
   later: Promise<CommitOutcome> | undefined;
@@ -65,6 +66,10 @@ class Bench {
         },
       },
       ddl: { announce: () => ({ message: 'm', token: 't' }) },
+      locks: {
+        position: () => lsn(0x10n),
+        carry: (gid, since) => this.carried.push(`${gid} ${formatLsn(since)}`),
+      },
       classifier: new Classifier(() => NAMES),
       hooks: { log: pino({ level: 'silent' }), count: () => undefined, traffic: { fromClients: 0, fromServer: 0 } },
       cancel: () => {

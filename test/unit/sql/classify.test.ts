@@ -288,7 +288,7 @@ describe('what becomes of a statement', () => {
 
 describe('the classifier', () => {
   const classifier = new Classifier(() => NAMES);
-  const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>() };
+  const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>(), hidesLocks: false };
 
   it('gives the place of each statement in a text of any script', () => {
     const text = "select 'é😀' ; -- ü\n begin;commit ";

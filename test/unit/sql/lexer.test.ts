@@ -4,7 +4,11 @@ import type { Verdict } from '../../../src/sql/lexer.ts';
 import { hashNames } from '../../../src/sql/names.ts';
 import { loadParser, parse } from '../../../src/sql/parser.ts';
 
-const names = hashNames({ volatileNames: new Set(['risky', 'Quoted']), taintedRelations: new Set(['tainted', 'Odd']) });
+const names = hashNames({
+  volatileNames: new Set(['risky', 'Quoted']),
+  taintedRelations: new Set(['tainted', 'Odd']),
+  hidesLocks: false,
+});
 const judge = (sql: string): Verdict => {
   const bytes = Buffer.from(sql);
   return examine(bytes, 0, bytes.length, names);
