@@ -49,6 +49,25 @@ describe.each(servers)('function safety on $name', ({ bin }) => {
   });
   afterAll(() => server.stop());
 
+  it('tells whether anything locks what no statement names', async () => {
+    const hides = async () => (await loadSafety(client)).hidesLocks;
+    expect(await hides()).toBe(false);
+    for (const [create, drop] of [
+      [
+        `CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM FROM t FOR  No Key update; END'`,
+        'DROP FUNCTION f',
+      ],
+      [`CREATE PROCEDURE f() LANGUAGE plpgsql AS 'BEGIN Lock t; END'`, 'DROP PROCEDURE f'],
+      [`CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT x FROM t FOR SHARE; END`, 'DROP FUNCTION f'],
+      ['CREATE VIEW f AS SELECT * FROM t FOR UPDATE', 'DROP VIEW f'],
+    ]) {
+      await client.query(create);
+      expect(await hides(), create).toBe(true);
+      await client.query(drop);
+      expect(await hides(), drop).toBe(false);
+    }
+  });
+
   it('tells what is more than a read', async () => {
     const safety = await loadSafety(client);
     const sorted = (names: ReadonlySet<string>): string[] => [...names].sort();

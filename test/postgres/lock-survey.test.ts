@@ -87,6 +87,21 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
     return records.flatMap((record) => described(decodeLocks(record.subarray(4)))).sort();
   }
 
+  it('reads on from what the slot keeps where the WAL does not reach back to the beginning', async () => {
+    await client.query('BEGIN');
+    await client.query('SELECT FROM t WHERE a = 3 FOR SHARE');
+    for (let i = 0; i < 3; i++) {
+      await other.query("SELECT pg_logical_emit_message(false, 'x', 'x'), pg_switch_wal()");
+      await other.query('CHECKPOINT');
+      await other.query("SELECT pg_replication_slot_advance('live', pg_current_wal_lsn())");
+    }
+    await client.query("PREPARE TRANSACTION 'old'");
+    const { rows } = await other.query<{ xid: string }>('SELECT transaction::text AS xid FROM pg_prepared_xacts');
+    const question = { xid: Number(rows[0].xid), from: lsn(1n), to: await position() };
+    const records = await survey.look(question).finally(() => client.query("ROLLBACK PREPARED 'old'"));
+    expect(records.flatMap((record) => described(decodeLocks(record.subarray(4))))).toEqual(['t SHARE 3|k3']);
+  });
+
   it.each(['KEY SHARE', 'SHARE', 'NO KEY UPDATE', 'UPDATE'])('finds a row locked FOR %s', async (mode) => {
     expect(await found([`SELECT FROM t WHERE a = 3 FOR ${mode}`])).toEqual([`t ${mode} 3|k3`]);
   });

@@ -27,7 +27,11 @@ const EXCLUDING: [string, Session, Session][] = [
   ['a row that two transactions share', [row('SHARE'), 'SELECT FROM t WHERE id < 3 FOR UPDATE'], [row('KEY SHARE')]],
   ['FOR UPDATE SKIP LOCKED of the same row', ['SELECT FROM t WHERE id = 1 FOR UPDATE SKIP LOCKED'], [row('UPDATE')]],
   ['a cursor', ['DECLARE c CURSOR FOR SELECT * FROM t ORDER BY id FOR UPDATE', 'FETCH 1 FROM c'], [VALUED]],
-  ['a prepared statement', ['PREPARE p AS SELECT FROM t WHERE id = 1 FOR SHARE', 'EXECUTE p'], [VALUED]],
+  [
+    'a prepared statement',
+    ['PREPARE p AS SELECT FROM t WHERE id = 1 FOR SHARE', 'EXECUTE p', 'DEALLOCATE p'],
+    [VALUED],
+  ],
   ['a DO block', ['DO $$ BEGIN PERFORM FROM t WHERE id = 1 FOR SHARE; END $$'], [VALUED]],
   ['a WITH query', ['WITH w AS (SELECT id FROM t WHERE id = 1 FOR SHARE) SELECT * FROM w'], [VALUED]],
   ['a row without a key', [`SELECT FROM bare WHERE x = 1 FOR UPDATE`], [`UPDATE bare SET y = 'b' WHERE x = 1`]],
@@ -75,6 +79,7 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
   afterAll(() => c.stop());
 
   beforeEach(async () => {
+    for (const client of c.clients) await client.query('ROLLBACK');
     await c.run(
       'TRUNCATE t, child, note, bare, part, "Odd ""T"',
       'DROP TABLE IF EXISTS gone',
@@ -86,21 +91,31 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     );
   });
 
-  /** Both run all they have, each on its node, and commit at once: the SQLSTATEs of those that failed. */
-  async function race(one: Session, two: Session): Promise<string[]> {
+  /** Both run all they have, each on its node, and commit, together or one after the other: the SQLSTATEs of those that failed. */
+  async function race(one: Session, two: Session, inTurn = true): Promise<string[]> {
     const clients = [c.client(1), c.client(2)];
     for (const [i, statements] of [one, two].entries()) {
       await clients[i].query('BEGIN');
       for (const sql of [...statements, NOTES[i]]) await clients[i].query(sql);
     }
-    const outcomes = await Promise.allSettled(clients.map((client) => client.query('COMMIT')));
-    return outcomes.flatMap((outcome) =>
-      outcome.status === 'rejected' ? [(outcome.reason as pg.DatabaseError).code!] : [],
-    );
+    const codes: string[] = [];
+    const commit = (client: pg.Client) =>
+      client.query('COMMIT').catch((error: pg.DatabaseError) => {
+        codes.push(error.code!);
+      });
+    const first = commit(clients[0]);
+    if (inTurn) await first;
+    await Promise.all([first, commit(clients[1])]);
+    return codes;
   }
 
   it.each(EXCLUDING)('excludes: %s', async (_what, one, two) => {
     expect(await race(one, two)).toEqual(['40001']);
+    expect(await c.rows('SELECT text FROM note')).toEqual([['one']]);
+  });
+
+  it.each(EXCLUDING)('excludes, committing at once: %s', async (_what, one, two) => {
+    expect(await race(one, two, false)).toEqual(['40001']);
     expect(await c.rows('SELECT count(*) FROM note')).toEqual([['1']]);
   });
 

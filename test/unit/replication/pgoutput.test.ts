@@ -20,6 +20,7 @@ describe('pgoutput messages', () => {
     expect(readBeginPrepare(m.beginPrepare('g:1', 0x1_0000_0000n), 0)).toEqual({
       prepareLsn: 0x1_0000_0000n,
       endLsn: 0x1_0000_000an,
+      xid: 7,
       gid: 'g:1',
     });
     expect(readCommitPrepared(m.commitPrepared('g:2'), 0)).toEqual({ xid: 9, gid: 'g:2' });

@@ -253,6 +253,40 @@ describe('a session, with its bytes cut at every place', () => {
     expect(bench.begun).toHaveLength(1);
   });
 
+  it.each([
+    ['in an implicit transaction', [send.query('INSERT 1 FOR UPDATE')], ['gid-1 0/10']],
+    ['in a batch', [send.run('INSERT 1 FOR SHARE'), send.sync()], ['gid-1 0/10']],
+    [
+      'in a block',
+      ['BEGIN', 'SELECT 1 FOR UPDATE', 'INSERT 1', 'COMMIT'].map((sql) => send.query(sql)),
+      ['gid-1 0/10'],
+    ],
+    [
+      'in a script',
+      [send.query('BEGIN; SELECT FROM t FOR UPDATE; INSERT INTO t DEFAULT VALUES; COMMIT')],
+      ['gid-1 0/10'],
+    ],
+    [
+      'in a block before',
+      ['BEGIN', 'SELECT 1 FOR UPDATE', 'ROLLBACK', 'BEGIN', 'INSERT 1', 'COMMIT'].map((sql) => send.query(sql)),
+      [],
+    ],
+    [
+      'in a block before, in batches',
+      ['BEGIN', 'SELECT 1 FOR UPDATE', 'ROLLBACK', 'BEGIN', 'INSERT 1', 'COMMIT'].flatMap((sql) => [
+        send.run(sql),
+        send.sync(),
+      ]),
+      [],
+    ],
+    ['nowhere', [send.query('INSERT 1')], []],
+  ])('tells what carries locks that they were taken %s', async (_where, say, carried) => {
+    const bench = new Bench();
+    await bench.say(...say);
+    expect(bench.begun).toHaveLength(1);
+    expect(bench.carried).toEqual(carried);
+  });
+
   it('ends a protocol violation by the server', () => {
     const bench = new Bench();
     const ready = Buffer.concat([Buffer.from('Z'), Buffer.from([0, 0, 0, 5]), Buffer.from('I')]);

@@ -286,6 +286,26 @@ describe('what becomes of a statement', () => {
   });
 });
 
+describe('what may lock without changing', () => {
+  it.each([
+    ['LOCK TABLE t', true],
+    ['LOCK TABLE t IN SHARE MODE NOWAIT', true],
+    ['DECLARE c CURSOR FOR SELECT * FROM t FOR UPDATE', true],
+    ['DECLARE c CURSOR FOR SELECT * FROM t', false],
+    ['EXPLAIN ANALYZE SELECT * FROM t FOR SHARE', true],
+    ['COPY (SELECT * FROM t FOR SHARE) TO STDOUT', true],
+    ['EXECUTE p', true],
+    ['DO $$ BEGIN PERFORM 1 FROM t FOR  NO KEY UPDATE; END $$', true],
+    ['DO $$ BEGIN EXECUTE name; END $$', true],
+    ['DO $$ BEGIN UPDATE t SET a = 1; PERFORM block(); END $$', false],
+    ['UPDATE t SET a = 1', false],
+    ['INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 1', false],
+    ['SELECT * FROM (SELECT * FROM t FOR UPDATE) x', true],
+  ])('%s: %s', (sql, expected) => {
+    expect(classify(sql)?.map(({ locks }) => locks)).toEqual([expected]);
+  });
+});
+
 describe('the classifier', () => {
   const classifier = new Classifier(() => NAMES);
   const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>(), hidesLocks: false };
@@ -302,7 +322,7 @@ describe('the classifier', () => {
     const text = Buffer.from('select innocent()');
     expect(classifier.examine(text, 0, text.length)).toBe('read');
     classifier.learnWriting(text, 0, text.length);
-    expect(classifier.examine(text, 0, text.length)).toBe('plain');
+    expect(classifier.examine(text, 0, text.length)).toBe('locking');
     const other = Buffer.from('select 2');
     expect(classifier.examine(other, 0, other.length)).toBe('read');
   });

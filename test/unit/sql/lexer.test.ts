@@ -53,10 +53,17 @@ const PLAIN = [
   "select nextval('s')",
   "select set_config('a', 'b', false)",
   "select current_setting('transaction_read_only')",
-  'select * from t for update',
-  'select * from t for no key update',
-  'select * from t for key share',
   'with x as (delete from t returning a) select * from x',
+];
+
+const LOCKING = [
+  'select * from t for update',
+  'select * from t FOR /* each */ UPDATE nowait',
+  'select * from t for no key update of t',
+  'select * from t for key share',
+  'select * from t for\nshare skip locked',
+  'with w as (select 1 from t for update) select * from w',
+  'update t set a = (select b from u where c = 1 for share)',
 ];
 
 const PARSE = [
@@ -98,6 +105,10 @@ describe('the lexer', () => {
 
   it.each(PLAIN)('takes for a statement that may write: %s', (sql) => {
     expect(judge(sql)).toBe('plain');
+  });
+
+  it.each(LOCKING)('takes for a statement that may lock rows: %s', (sql) => {
+    expect(judge(sql)).toBe('locking');
   });
 
   it.each(PARSE)('leaves to the parser: %s', (sql) => {
