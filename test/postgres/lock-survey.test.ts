@@ -153,6 +153,13 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
     await other.query('ROLLBACK');
   });
 
+  it('finds a row that somebody else has changed since, all but its key', async () => {
+    const others = ['UPDATE t SET v = v + 1 WHERE a = 3', 'UPDATE t SET v = v + 1 WHERE a = 3'];
+    expect(await found(['SELECT FROM t WHERE a = 3 FOR KEY SHARE'], others)).toEqual(['t KEY SHARE 3|k3']);
+    const moves = [...others, 'VACUUM t'];
+    expect(await found(['SELECT FROM t WHERE a = 4 FOR KEY SHARE'], moves)).toEqual(['t KEY SHARE 4|k4']);
+  });
+
   it('finds table locks that row statements do not take', async () => {
     expect(await found(['LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE'])).toEqual(['table t SHARE ROW EXCLUSIVE']);
     expect(await found(["INSERT INTO t VALUES (99, 'x')", 'LOCK TABLE ONLY parent'])).toEqual([

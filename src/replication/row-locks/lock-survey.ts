@@ -1,7 +1,7 @@
 import type { Lsn } from '../../runtime/ids.ts';
 import { formatLsn, lsn, parseLsn } from '../../runtime/ids.ts';
 import { PgError } from '../../runtime/errors.ts';
-import { quote } from '../../runtime/sql-text.ts';
+import { literal, quote } from '../../runtime/sql-text.ts';
 import { Backend } from '../../wire/codes.ts';
 import { readDataRowBytes } from '../../wire/backend-messages.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
@@ -50,17 +50,22 @@ const TABLE_MODES: ReadonlyMap<string, string> = new Map([
 /** Tables of which nothing is replicated. */
 const REPLICATED = `c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname <> 'multimaster'`;
 
-const TABLES = (xid: number) => `
-SELECT n.nspname, c.relname, l.mode
-FROM pg_catalog.pg_locks x
-JOIN pg_catalog.pg_locks l ON l.virtualtransaction = x.virtualtransaction AND l.pid IS NULL AND l.locktype = 'relation'
-JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE x.locktype = 'transactionid' AND x.transactionid = '${xid}'::pg_catalog.xid AND x.pid IS NULL
-  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-  AND l.mode IN (${[...TABLE_MODES.keys()].map((mode) => `'${mode}'`).join(', ')}) AND ${REPLICATED}`;
+/** Prepared once, as planning takes longer than running them. */
+const PREPARED = `
+PREPARE wal (text, pg_catalog.int8, pg_catalog.int8) AS
+SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file('pg_wal/' || pg_catalog.pg_walfile_name($1::pg_catalog.pg_lsn), $2, $3), 'hex');
 
-/** The columns of the replica identity; without one, or under FULL, all that can be written, and the last column says so. */
-const TABLE_OF_FILE = (tablespace: number, node: number) => `
+PREPARE tables (xid) AS
+WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks WHERE pid IS NULL)
+SELECT n.nspname, c.relname, l.mode
+FROM locks x
+JOIN locks l ON l.virtualtransaction = x.virtualtransaction AND l.locktype = 'relation'
+JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE x.locktype = 'transactionid' AND x.transactionid = $1
+  AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND l.mode IN (${[...TABLE_MODES.keys()].map((mode) => `'${mode}'`).join(', ')}) AND ${REPLICATED};
+
+PREPARE table_of_file (oid, oid) AS
 SELECT n.nspname, c.relname, k.keys IS NOT NULL, coalesce(k.keys, (
   SELECT pg_catalog.json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
   WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''))
@@ -72,7 +77,7 @@ LEFT JOIN LATERAL (
   WHERE i.indrelid = c.oid AND a.attrelid = c.oid AND u.n <= i.indnkeyatts
     AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
 ) k ON true
-WHERE c.oid = pg_catalog.pg_filenode_relation(${tablespace}, ${node}) AND ${REPLICATED}`;
+WHERE c.oid = pg_catalog.pg_filenode_relation($1, $2) AND ${REPLICATED}`;
 
 /**
  * Finds out which rows and tables a prepared transaction of this server has locked, other than by changing them: from its WAL and from
@@ -97,15 +102,15 @@ export class LockSurvey {
     );
     if (page !== String(WAL_PAGE))
       throw new PgError('0A000', `wal_block_size is ${page}, only ${WAL_PAGE} is supported`);
+    await connection.query(`SET plan_cache_mode = force_generic_plan; ${PREPARED}`);
     return new LockSurvey(connection, BigInt(segment ?? 0), slot);
   }
 
   /** Records for the end of its changes; empty if it locked nothing more. */
   async look(question: LockQuestion): Promise<Buffer[]> {
     const { xid } = question;
-    const found = await this.#readLocks(question);
+    const [found, tables] = await Promise.all([this.#readLocks(question), this.#tables(xid)]);
     const records: Buffer[] = [];
-    const tables = await this.#tables(xid);
     if (tables.length > 0) records.push(encodeLocks({ tables, rows: [] }));
     for (const file of found.locked()) {
       for await (const rows of this.#rows(file, found.xids)) records.push(encodeLocks({ tables: [], rows: [rows] }));
@@ -149,17 +154,15 @@ export class LockSurvey {
     const offset = from % this.#segmentSize;
     const end = [to - from, BigInt(CHUNK), this.#segmentSize - offset].reduce((a, b) => (a < b ? a : b));
     // A position at the very beginning of a file counts as the end of the one before.
-    const name = `pg_catalog.pg_walfile_name('${formatLsn(lsn(from + 1n))}')`;
-    const [[content]] = await this.#connection.query(
-      `SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file('pg_wal/' || ${name}, ${offset}, ${end}), 'hex')`,
-    );
+    const within = formatLsn(lsn(from + 1n));
+    const [[content]] = await this.#connection.query(`EXECUTE wal ('${within}', ${offset}, ${end})`);
     const bytes = Buffer.from(content ?? '', 'hex');
     if (BigInt(bytes.length) === end) return bytes;
     throw new PgError('58030', 'the WAL of a transaction that locked rows ends before the transaction does');
   }
 
   async #tables(xid: number): Promise<TableLock[]> {
-    const rows = await this.#connection.query(TABLES(xid));
+    const rows = await this.#connection.query(`EXECUTE tables ('${xid}')`);
     return rows.map(([schema, table, mode]) => ({
       schema: schema ?? '',
       table: table ?? '',
@@ -168,11 +171,11 @@ export class LockSurvey {
   }
 
   /**
-   * The keys of locked rows. Nobody else can have changed or removed one since; a row that this transaction has made itself is not to be
+   * The keys of locked rows, which nobody else can have changed since. A row that this transaction has made itself is not to be
    * seen from here, and nobody else knows it either.
    */
   async *#rows({ file, rows }: LockedFile, xids: ReadonlySet<number>): AsyncIterable<RowLocks> {
-    const described = await this.#connection.query(TABLE_OF_FILE(file.tablespace, file.node));
+    const described = await this.#connection.query(`EXECUTE table_of_file (${file.tablespace}, ${file.node})`);
     if (described.length === 0) return;
     const [schema, table, byKey, names] = described[0];
     const columns = JSON.parse(names ?? '[]') as string[];
@@ -210,8 +213,11 @@ export class LockSurvey {
     { schema, table, columns }: Pick<RowLocks, 'schema' | 'table' | 'columns'>,
     places: readonly string[],
   ): Promise<(Buffer | null)[][]> {
-    const sql = `SELECT ${columns.map(quote).join(', ')} FROM ONLY ${tableName({ schema, name: table })}
-      WHERE ctid = ANY ('{${places.join(',')}}'::pg_catalog.tid[])`;
+    const name = tableName({ schema, name: table });
+    // Where it is by now: under FOR KEY SHARE others may have changed the row, all but its key.
+    const sql = `SELECT ${columns.map(quote).join(', ')} FROM ONLY ${name}
+      WHERE ctid = ANY (ARRAY (SELECT pg_catalog.currtid2(${literal(name)}, t)
+        FROM pg_catalog.unnest('{${places.join(',')}}'::pg_catalog.tid[]) t))`;
     return new Promise((resolve, reject) => {
       const rows: (Buffer | null)[][] = [];
       this.#connection.request(new FrontendWriter(sql.length + 64).query(sql).take(), {
