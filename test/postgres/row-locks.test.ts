@@ -100,8 +100,8 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     }
     const codes: string[] = [];
     const commit = (client: pg.Client) =>
-      client.query('COMMIT').catch((error: pg.DatabaseError) => {
-        codes.push(error.code!);
+      client.query('COMMIT').catch((error: unknown) => {
+        codes.push((error as pg.DatabaseError).code!);
       });
     const first = commit(clients[0]);
     if (inTurn) await first;

@@ -132,8 +132,8 @@ export class LockSurvey {
       return await read(from);
     } catch (error) {
       if (!(error instanceof PgError) || error.sqlstate !== UNDEFINED_FILE) throw error;
-      const [[kept]] = await this.#connection.query(KEPT(this.#slot));
-      if (kept === null || kept === undefined || parseLsn(kept) <= from) throw error;
+      const kept = (await this.#connection.query(KEPT(this.#slot))).at(0)?.[0] ?? null;
+      if (kept === null || parseLsn(kept) <= from) throw error;
       return read(parseLsn(kept));
     }
   }
