@@ -148,7 +148,8 @@ function merge(into: Touched, from: Touched): void {
     const before = into.locked.get(at);
     if (before === undefined || lock < 0 || (before >= 0 && before < lock)) into.locked.set(at, lock);
   }
-  for (const [at, takes] of from.changed) into.changed.set(at, Math.max(takes, into.changed.get(at) ?? 0) as LockStrength);
+  for (const [at, takes] of from.changed)
+    into.changed.set(at, Math.max(takes, into.changed.get(at) ?? 0) as LockStrength);
 }
 
 function lockedRows({ file, locked, changed }: Touched): LockedFile {
