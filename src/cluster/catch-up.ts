@@ -47,7 +47,7 @@ const RETRY_DELAY = 500;
 const STALE_AFTER = 10_000;
 
 /**
- * Brings in what the others committed without this node: reads a donor's history in log order, and replays each transaction when
+ * Brings in what the others committed without this node: reads a donor's history, and replays each transaction when
  * the core asks for it, which it does as soon as all that the transaction depends on is committed. So independent
  * transactions are replayed in parallel, and the commits still run in log order.
  */
@@ -222,7 +222,7 @@ export class CatchUp {
       if (bytes.length > 0 && !spool.append(key, Buffer.from(bytes))) await spool.settled(key);
     }
     if (!piece.last) return;
-    cursor.after = index;
+    cursor.after = Math.max(cursor.after, piece.after ?? index) as LogIndex;
     if (!isNeeded) return;
     this.#available.set(index, { key, gid: piece.gid ?? '', data: spool.complete(key) });
     this.#tryApply(index);
@@ -265,17 +265,21 @@ export class CatchUp {
     from: LogIndex,
     to: LogIndex,
   ): Promise<Omit<DecidedCommit, 'dependsOn'>[]> {
-    const entries: Omit<DecidedCommit, 'dependsOn'>[] = [];
+    const entries = new Map<LogIndex, Omit<DecidedCommit, 'dependsOn'>>();
     let after = from;
-    for (;;) {
-      const { pieces, end } = await history.read({ database, after, limit: ANSWER_SIZE, headersOnly: true });
-      for (const { index, gid, time } of pieces) {
-        if (index > to) return entries;
-        after = index;
-        entries.push({ index, gid: (gid ?? '') as Gid, database, time: time ?? 0, notify: false });
+    // The donor may not have committed all of it yet, or not in the order of the log.
+    while (after < to && !this.#stopped) {
+      const answer = await history.read({ database, after, limit: ANSWER_SIZE, headersOnly: true });
+      const { pieces } = answer;
+      for (const { index, gid, time, after: passed } of pieces) {
+        after = Math.max(after, passed ?? index) as LogIndex;
+        if (index > to) continue;
+        entries.set(index, { index, gid: (gid ?? '') as Gid, database, time: time ?? 0, notify: false });
       }
-      if (end || after >= to) return entries;
+      after = answer.after ?? after;
+      if (pieces.length === 0) await pause(RETRY_DELAY / 10);
     }
+    return [...entries.values()];
   }
 
   stop(): void {

@@ -1,5 +1,7 @@
 import type { LogIndex, NodeId } from '../runtime/ids.ts';
-import type { HistoryMessage, HistoryPiece, PeerMessage } from './messages.ts';
+import type { HistoryMessage, PeerMessage } from './messages.ts';
+
+type HistoryPart = Pick<HistoryMessage, 'pieces' | 'end' | 'after'>;
 
 /** No donor can help now. */
 export class NoDonor extends Error {
@@ -19,7 +21,7 @@ class Gone extends Error {
 
 interface Pending {
   readonly donor: NodeId;
-  resolve(answer: { pieces: readonly HistoryPiece[]; end: boolean }): void;
+  resolve(answer: HistoryPart): void;
   reject(error: Error): void;
   readonly timer: NodeJS.Timeout;
 }
@@ -52,7 +54,7 @@ export class HistoryClient {
     after: LogIndex;
     limit: number;
     headersOnly: boolean;
-  }): Promise<{ pieces: readonly HistoryPiece[]; end: boolean }> {
+  }): Promise<HistoryPart> {
     const current = this.#current.get(request.database);
     const donors = this.#donors();
     const ordered =
@@ -76,7 +78,7 @@ export class HistoryClient {
   #ask(
     donor: NodeId,
     request: { database: string; after: LogIndex; limit: number; headersOnly: boolean },
-  ): Promise<{ pieces: readonly HistoryPiece[]; end: boolean }> {
+  ): Promise<HistoryPart> {
     return new Promise((resolve, reject) => {
       const id = ++this.#id;
       const timer = setTimeout(() => this.#fail(id, 'no answer in time'), this.#timeout);
@@ -85,13 +87,13 @@ export class HistoryClient {
     });
   }
 
-  onAnswer(from: NodeId, { id, pieces, end, error, gone }: HistoryMessage): void {
+  onAnswer(from: NodeId, { id, pieces, end, after, error, gone }: HistoryMessage): void {
     const pending = this.#pending.get(id);
     if (pending === undefined || pending.donor !== from) return;
     if (error !== undefined) return this.#fail(id, error, gone);
     clearTimeout(pending.timer);
     this.#pending.delete(id);
-    pending.resolve({ pieces, end });
+    pending.resolve({ pieces, end, ...(after !== undefined && { after }) });
   }
 
   #fail(id: number, reason: string, gone = false): void {

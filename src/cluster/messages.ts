@@ -94,14 +94,18 @@ export interface HistoryPiece {
   readonly last: boolean;
   readonly gid?: string;
   readonly time?: number;
+  /** Of a donor that commits in the order "relaxed", on the last part: everything up to here has been read. Otherwise that is `index`. */
+  readonly after?: LogIndex;
 }
 
-/** The answer to `history`: pieces in log order, or the reason why this donor can't help. */
+/** The answer to `history`: pieces in the order of the donor's commits, or the reason why this donor can't help. */
 export interface HistoryMessage {
   readonly id: number;
   readonly pieces: readonly HistoryPiece[];
   /** Nothing more is committed at the donor now. */
   readonly end: boolean;
+  /** Everything up to here has been told. */
+  readonly after?: LogIndex;
   readonly error?: string;
   /** What was asked for is not in this donor's history any more. */
   readonly gone?: boolean;

@@ -30,5 +30,5 @@ export interface Replica {
   readHistory(
     reader: NodeId,
     request: Extract<PeerMessage, { t: 'history' }>,
-  ): Promise<Pick<HistoryMessage, 'pieces' | 'end'>>;
+  ): Promise<Pick<HistoryMessage, 'pieces' | 'end' | 'after'>>;
 }

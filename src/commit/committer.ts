@@ -1,4 +1,5 @@
 import type { LogIndex } from '../runtime/ids.ts';
+import { CommitLanes, type Assigned } from './core/commit-lanes.ts';
 import type { DecidedCommit } from './core/commit-queue.ts';
 
 /** A connection to one database that commits in order; see replication/commit-connection.ts. */
@@ -10,80 +11,112 @@ export interface CommitConnection {
   commit(entries: readonly DecidedCommit[], done: (index: LogIndex) => void): Promise<void>;
 }
 
+export interface CommitterOptions {
+  /** 1: every commit waits for the one before it (`commit.order: strict`). More: entry i goes through lane i mod `lanes`. */
+  readonly lanes: number;
+  readonly connection: (database: string, lane: number) => CommitConnection | undefined;
+  /** Everything up to this index that was handed over is committed. Called in log order, whatever the order of the commits. */
+  readonly committed: (index: LogIndex) => void;
+  /** Called once, after which nothing is committed until `reset`. */
+  readonly failed: (error: Error) => void;
+}
+
 /** As many COMMIT PREPARED travel in one write at the most; more would delay the first one's answer for nothing. */
 const MAX_BATCH = 32;
 
+interface Lane {
+  queue: DecidedCommit[];
+  running: boolean;
+}
+
 /**
- * Runs COMMIT PREPARED strictly in log order (I3), over however many databases. One batch is under way at a time; what is
- * decided meanwhile goes with the next, so round trips are shared under load while the order never depends on timing.
+ * Runs COMMIT PREPARED over however many databases: strictly in log order (I3) by one lane, or in the order of each of several
+ * lanes, which lets PostgreSQL share its fsyncs among them. One batch a lane is under way at a time; what is decided
+ * meanwhile goes with the next, so round trips are shared under load while the order never depends on timing.
  */
 export class Committer {
-  readonly #connection: (database: string) => CommitConnection | undefined;
-  readonly #committed: (index: LogIndex) => void;
-  readonly #failed: (error: Error) => void;
-  #queue: DecidedCommit[] = [];
-  #running = false;
+  readonly #options: CommitterOptions;
+  readonly #order: CommitLanes;
+  readonly #lanes: Lane[];
   #stopped = false;
   #idle: (() => void)[] = [];
 
-  /** `failed` is called once, after which nothing is committed until `reset`. */
-  constructor(options: {
-    connection: (database: string) => CommitConnection | undefined;
-    committed: (index: LogIndex) => void;
-    failed: (error: Error) => void;
-  }) {
-    this.#connection = options.connection;
-    this.#committed = options.committed;
-    this.#failed = options.failed;
+  constructor(options: CommitterOptions) {
+    this.#options = options;
+    this.#order = new CommitLanes(options.lanes);
+    this.#lanes = Array.from({ length: options.lanes }, () => ({ queue: [], running: false }));
   }
 
   commit(entry: DecidedCommit): void {
-    if (this.#stopped) return;
-    this.#queue.push(entry);
-    if (!this.#running) {
-      this.#running = true;
+    if (!this.#stopped) this.#begin(this.#order.add(entry));
+  }
+
+  #begin(assigned: readonly Assigned[]): void {
+    for (const { lane: number, entry } of assigned) {
+      const lane = this.#lanes[number];
+      lane.queue.push(entry);
+      if (lane.running) continue;
+      lane.running = true;
       // Entries that one message of the log brought are handed over in one turn: let them gather.
-      queueMicrotask(() => void this.#run());
+      queueMicrotask(() => void this.#run(lane, number));
     }
   }
 
-  async #run(): Promise<void> {
+  async #run(lane: Lane, number: number): Promise<void> {
     try {
-      while (this.#queue.length > 0) {
-        const batch = this.#takeBatch();
-        const connection = this.#connection(batch[0].database);
+      while (lane.queue.length > 0) {
+        const batch = takeBatch(lane.queue);
+        const connection = this.#options.connection(batch[0].database, number);
         if (connection === undefined) throw new Error(`database "${batch[0].database}" is not connected`);
-        await connection.commit(batch, this.#committed);
+        await connection.commit(batch, (index) => this.#onCommitted(index));
       }
     } catch (error) {
       if (!this.#stopped) {
         this.#stopped = true;
-        this.#failed(error as Error);
+        this.#forget();
+        this.#options.failed(error as Error);
       }
     }
-    this.#running = false;
-    for (const resolve of this.#idle.splice(0)) resolve();
+    lane.running = false;
+    if (!this.#isRunning) for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  /** The longest run of one database from the head of the queue. */
-  #takeBatch(): DecidedCommit[] {
-    const { database } = this.#queue[0];
-    let length = 1;
-    while (length < MAX_BATCH && length < this.#queue.length && this.#queue[length].database === database) length++;
-    return this.#queue.splice(0, length);
+  #onCommitted(index: LogIndex): void {
+    const { reported, assigned } = this.#order.done(index);
+    for (const one of reported) this.#options.committed(one);
+    this.#begin(assigned);
+  }
+
+  get #isRunning(): boolean {
+    return this.#lanes.some(({ running }) => running);
+  }
+
+  /** What was not begun is given up. */
+  #forget(): void {
+    this.#order.stop();
+    for (const lane of this.#lanes) lane.queue = [];
   }
 
   /** Gives up what was not begun and waits until nothing is under way. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    this.#queue = [];
-    if (this.#running) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    this.#forget();
+    if (this.#isRunning) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
   /** Takes entries again, from wherever PostgreSQL stands. */
   reset(): void {
-    if (this.#running) throw new Error('the committer is still running');
+    if (this.#isRunning) throw new Error('the committer is still running');
     this.#stopped = false;
-    this.#queue = [];
+    this.#forget();
+    this.#order.reset();
   }
+}
+
+/** The longest run of one database from the head of the queue. */
+function takeBatch(queue: DecidedCommit[]): DecidedCommit[] {
+  const { database } = queue[0];
+  let length = 1;
+  while (length < MAX_BATCH && length < queue.length && queue[length].database === database) length++;
+  return queue.splice(0, length);
 }

@@ -23,7 +23,8 @@ export const DEFAULTS = {
   election: { timeout: '500ms' },
   /** Long enough for the replay of a large transaction, short enough that one hung node is out in seconds. */
   member: { vote_timeout: '10s' },
-  commit: { decision_timeout: '30s' },
+  /** Strict: no reader on any node sees a commit before an earlier one. Four share most of what fsyncs can be shared. */
+  commit: { decision_timeout: '30s', order: 'strict', committers: 4 },
   /**
    * Local: the reason to have a copy on every node. The wait: as long as a member may take to vote, after which it is none. Outside the cluster:
    * most applications would rather read what was true seconds ago than nothing.

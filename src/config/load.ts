@@ -10,11 +10,6 @@ import type { Config, FileConfig } from './schema.ts';
 import { knownKeys } from './shape.ts';
 import { suggest } from './suggest.ts';
 
-/** Settings that there will be, and what holds until then: whoever writes one must not believe that it does something. */
-const PLANNED: ReadonlyMap<string, string> = new Map([
-  ['commit.order', 'every node commits in the order of the log, as under "strict". Leave it out'],
-]);
-
 /** One thing wrong with the configuration file, where an editor can jump to. */
 export interface ConfigProblem {
   readonly file: string;
@@ -106,11 +101,6 @@ function reportIssue(
   const known = knownKeys(issue.path);
   for (const key of issue.keys) {
     const path = [...issue.path, key];
-    const planned = PLANNED.get(settingName(path));
-    if (planned !== undefined) {
-      report(locator.offsetOfKey(path), settingName(path), `is not available yet: ${planned}`);
-      continue;
-    }
     const meant = suggest(key, known);
     const rest = meant === undefined ? `expected one of ${known.join(', ')}` : `did you mean ${meant}?`;
     report(locator.offsetOfKey(path), settingName(path), `is not a setting: ${rest}`);

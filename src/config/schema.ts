@@ -101,6 +101,8 @@ export const configSchema = group({
   member: group({ vote_timeout: duration('100ms', '1h').prefault(DEFAULTS.member.vote_timeout) }).prefault({}),
   commit: group({
     decision_timeout: duration('100ms', '1h').prefault(DEFAULTS.commit.decision_timeout),
+    order: choice(['strict', 'relaxed']).default(DEFAULTS.commit.order),
+    committers: integer(2, 32).default(DEFAULTS.commit.committers),
   }).prefault({}),
   reads: group({
     level: choice(['local', 'session', 'strict']).default(DEFAULTS.reads.level),

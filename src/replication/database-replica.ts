@@ -4,14 +4,16 @@ import { fixGuard, switchGuard } from '../catalog/guard.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
 import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
 import { PgError } from '../runtime/errors.ts';
-import { lsn, parseLsn, ZERO_LSN, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
+import { parseLsn, ZERO_LSN, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { literal } from '../runtime/sql-text.ts';
 import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
 import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, type Blocked } from './apply/blockers.ts';
+import type { LanePositions } from '../commit/core/commit-progress.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
+import { commitOrigin, noteCommitted, readCommitPositions } from './commit-origins.ts';
 import { ControlClient } from './control-client.ts';
 import { Decoder } from './decoder.ts';
 import { HistorySlot, type Retention } from './history/history-slot.ts';
@@ -35,10 +37,14 @@ export interface DatabaseReplicaOptions {
   readonly secret: string;
   readonly stride: number;
   readonly apply: { readonly sessions: number; readonly statementCache: number };
+  /** Connections that commit; see Committer. */
+  readonly lanes: number;
   readonly spool: TransactionSpool;
   /** Where notes about slots are kept. */
   readonly directory: string;
   readonly handedOut: () => LogIndex;
+  /** Everything up to here is committed. */
+  readonly committed: () => LogIndex;
   readonly retention: Retention;
   /** Where clients are sent that write past the proxy; undefined: they may. */
   readonly guard: string | undefined;
@@ -76,8 +82,8 @@ export class DatabaseReplica {
   readonly #ddl = new Set<Gid>();
   readonly #committingDdl = new Set<Gid>();
   #spare!: ServerConnection;
-  #committer!: OriginCommitConnection;
-  #commitOrigin = '';
+  #committers: readonly OriginCommitConnection[] = [];
+  #oid = '';
   #pool!: ApplyPool;
   #decoder!: Decoder;
   #history!: HistorySlot;
@@ -126,11 +132,9 @@ export class DatabaseReplica {
     await switchGuard((sql, values) => this.#control.ask(sql, values), this.#options.guard);
     this.#safety = await loadSafety(this.#control);
     const oid = (await this.#control.ask<{ oid: number }>(OWN_OID)).rows[0].oid.toString();
+    this.#oid = oid;
     this.#spare = await this.#connect('rollback');
-    const committer = await this.#connect('committer');
-    this.#commitOrigin = `pgmm_commit_${oid}_0`;
-    await holdOrigin(committer, this.#control, this.#commitOrigin);
-    this.#committer = new OriginCommitConnection(committer);
+    await this.#openCommitters(oid);
     await this.#openPool(oid);
     // What these do is not known any more.
     for (const gid of await this.preparedGids()) this.#ddl.add(gid as Gid);
@@ -139,10 +143,14 @@ export class DatabaseReplica {
     await this.#ensureSlot(slot);
     const note = join(this.#options.directory, `history-${oid}.json`);
     this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, this.#options.handedOut);
-    this.#opened = parseLsn((await this.#control.ask<{ flushed: string }>(FLUSHED)).rows[0].flushed);
+    this.#opened = await this.#flushedNow();
     await takeOver(this.#control, () =>
       this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }),
     );
+  }
+
+  async #flushedNow(): Promise<Lsn> {
+    return parseLsn((await this.#control.ask<{ flushed: string }>(FLUSHED)).rows[0].flushed);
   }
 
   async #connect(purpose: string): Promise<ServerConnection> {
@@ -156,6 +164,17 @@ export class DatabaseReplica {
     connection.onClose((error) => this.#onClosed(error));
     this.#connections.push(connection);
     return connection;
+  }
+
+  async #openCommitters(oid: string): Promise<void> {
+    const { lanes } = this.#options;
+    const committers: OriginCommitConnection[] = [];
+    for (let lane = 0; lane < lanes; lane++) {
+      const connection = await this.#connect('committer');
+      await holdOrigin(connection, this.#control, commitOrigin(oid, lane, lanes));
+      committers.push(new OriginCommitConnection(connection));
+    }
+    this.#committers = committers;
   }
 
   async #openPool(oid: string): Promise<void> {
@@ -277,6 +296,10 @@ export class DatabaseReplica {
     const { server, database } = this.#options;
     return {
       from: this.#history.from,
+      committed: async () => {
+        const index = this.#options.committed();
+        return { index, position: await this.#flushedNow() };
+      },
       readerOptions: () => ({
         connection: { ...server, database, applicationName: `${APPLICATION_NAME} history` },
         slot: this.#history.name,
@@ -327,22 +350,22 @@ export class DatabaseReplica {
     return rows.map(({ slot, bytes }) => [slot, Number(bytes)]);
   }
 
-  get committer(): OriginCommitConnection {
-    return this.#committer;
+  committer(lane: number): OriginCommitConnection {
+    return this.#committers[lane];
   }
 
   get pool(): ApplyPool {
     return this.#pool;
   }
 
-  /** The log index of the last commit that this database's origin has stored; 0 before the first. */
-  async committedIndex(): Promise<LogIndex> {
-    const { rows } = await this.#control.ask<{ progress: string | null }>(
-      `SELECT pg_catalog.pg_replication_origin_progress($1, true)::pg_catalog.text AS progress`,
-      [this.#commitOrigin],
-    );
-    const progress = rows[0].progress;
-    return Number(progress === null ? lsn(0n) : parseLsn(progress)) as LogIndex;
+  /** What the positions of the committers' origins say, by the number of lanes. */
+  commitPositions(): Promise<ReadonlyMap<number, LanePositions>> {
+    return readCommitPositions(this.#control, this.#oid);
+  }
+
+  /** Everything up to this index is committed, in all databases. */
+  noteCommitted(index: LogIndex): Promise<void> {
+    return noteCommitted(this.#control, this.#oid, index);
   }
 
   /** The gids of everything that is prepared in this database under a name of this program. */

@@ -1,4 +1,5 @@
 import { Committer } from '../commit/committer.ts';
+import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
 import { comparePriority, parseGid } from '../commit/gid.ts';
@@ -8,13 +9,14 @@ import { PgError } from '../runtime/errors.ts';
 import type { ConflictVictim } from '../session/ports.ts';
 import type { ApplyResult, RecordSource } from './apply/apply-session.ts';
 import type { Blocked } from './apply/blockers.ts';
+import { furthest } from './commit-origins.ts';
 import { DatabaseReplica, type Admission, type DatabaseReplicaOptions } from './database-replica.ts';
 import { HistoryServer, type HistoryAnswer, type HistoryRequest } from './history/history-server.ts';
 import type { TransactionSpool } from './spool.ts';
 
 /** What the local PostgreSQL reports to the cluster node. */
 export interface ReplicaEvents {
-  up(committed: LogIndex, prepared: ReadonlyMap<Gid, string>): void;
+  up(committed: LogIndex, progress: CommitProgress, prepared: ReadonlyMap<Gid, string>): void;
   down(): void;
   committed(index: LogIndex, gid: Gid | undefined): void;
   applied(gid: Gid, error: ErrorReport | undefined): void;
@@ -35,7 +37,7 @@ export interface LocalReplicaOptions {
   readonly databases: readonly string[];
   readonly database: Pick<
     DatabaseReplicaOptions,
-    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'directory' | 'handedOut' | 'retention' | 'guard'
+    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'lanes' | 'directory' | 'handedOut' | 'retention' | 'guard'
   >;
   /** The lowest log index from which some node may ask to go on; 0 while that is not known. */
   readonly neededHistory: () => LogIndex;
@@ -58,6 +60,7 @@ const SWEEP_INTERVAL = 5000;
 const MAX_PATIENCE = 200;
 const HISTORY_INTERVAL = 5000;
 const GUARD_INTERVAL = 5000;
+const NOTE_INTERVAL = 5000;
 
 /**
  * The local PostgreSQL as the cluster node sees it: all coordinated databases together, up or down as a whole. A lost
@@ -82,6 +85,9 @@ export class LocalReplica {
   readonly #locksSince = new Map<Gid, Lsn>();
   readonly #begun = new Map<Gid, number>();
   readonly #committing = new Map<LogIndex, DecidedCommit>();
+  /** Everything up to here was seen to be committed in this run; and was noted down where several lanes commit. */
+  #lastCommitted = 0 as LogIndex;
+  #noted = 0 as LogIndex;
   readonly #timers: NodeJS.Timeout[] = [];
   #looking: NodeJS.Timeout | undefined;
   /** Replays that were found waiting, and when to look at them again. */
@@ -92,7 +98,8 @@ export class LocalReplica {
   constructor(options: LocalReplicaOptions) {
     this.#options = options;
     this.#committer = new Committer({
-      connection: (database) => this.#databases.get(database)?.committer,
+      lanes: options.database.lanes,
+      connection: (database, lane) => this.#databases.get(database)?.committer(lane),
       committed: (index) => this.#onCommitted(index),
       failed: (error) => this.#onCommitFailed(error),
     });
@@ -104,6 +111,7 @@ export class LocalReplica {
     this.#timers.push(setInterval(() => void this.#sweep(), SWEEP_INTERVAL));
     this.#timers.push(setInterval(() => void this.#advanceHistory(), HISTORY_INTERVAL));
     this.#timers.push(setInterval(() => void this.#fixGuards(), GUARD_INTERVAL));
+    this.#timers.push(setInterval(() => void this.#noteProgress(), NOTE_INTERVAL));
   }
 
   /** Why it can't be used now; undefined while it can, or before it was tried. */
@@ -175,6 +183,7 @@ export class LocalReplica {
       ...(name === this.#options.databases[0] && { admission: this.#options.admission }),
       spool,
       log,
+      committed: () => this.#lastCommitted,
       wants: (gid) => {
         if (!isOwn(gid)) return false;
         this.#origin.set(gid, name);
@@ -339,27 +348,63 @@ export class LocalReplica {
       this.#committing.clear();
       await Promise.all([...this.#databases.values()].map(({ pool }) => pool.quiesce()));
       while (this.#rollbacks.size > 0) await Promise.all(this.#rollbacks);
-      let committed = 0 as LogIndex;
+      const positions: ReadonlyMap<number, LanePositions>[] = [];
       const prepared = new Map<Gid, string>();
       for (const [name, database] of this.#databases) {
-        // One committer serves all databases in log order, so the furthest one tells for all.
-        committed = Math.max(committed, await database.committedIndex()) as LogIndex;
+        positions.push(await database.commitPositions());
         for (const gid of await database.preparedGids()) {
           if (parseGid(gid)?.cluster === this.#options.cluster) prepared.set(gid as Gid, name);
         }
       }
+      const progress = new CommitProgress(furthest(positions));
+      const committed = await this.#provenCommitted(progress);
       if (generation !== this.#generation) return;
       this.#committer.reset();
       this.#options.log.info({ committed, prepared: prepared.size }, 'PostgreSQL looked at');
-      this.#options.events.up(committed, prepared);
+      this.#options.events.up(committed, progress, prepared);
     } catch (error) {
       this.#onClosed(error as Error, generation);
     }
   }
 
+  /**
+   * Several lanes prove less than was committed where one of them had nothing to commit for a while. What this run has seen is as true, unless
+   * PostgreSQL has lost what it had: then the core is told, and stops (I7).
+   */
+  async #provenCommitted(progress: CommitProgress): Promise<LogIndex> {
+    const { contiguous } = progress;
+    const hasAll = this.#lastCommitted > contiguous && progress.has(this.#lastCommitted);
+    const committed = hasAll ? this.#lastCommitted : contiguous;
+    this.#lastCommitted = Math.max(this.#lastCommitted, committed) as LogIndex;
+    await this.#noteCommitted(committed);
+    return committed;
+  }
+
+  /** Where several lanes commit: PostgreSQL is sure to say after a restart that everything up to here is committed. */
+  get notedCommitted(): LogIndex {
+    return this.#noted;
+  }
+
+  async #noteProgress(): Promise<void> {
+    if (!this.#up || this.#recovering !== undefined) return;
+    try {
+      await this.#noteCommitted(this.#lastCommitted);
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'how far everything is committed could not be noted');
+    }
+  }
+
+  async #noteCommitted(index: LogIndex): Promise<void> {
+    const [database] = this.#databases.values();
+    if (this.#options.database.lanes === 1 || index <= this.#noted) return;
+    await database.noteCommitted(index);
+    this.#noted = index;
+  }
+
   // ---- what PostgreSQL reports
 
   #onCommitted(index: LogIndex): void {
+    this.#lastCommitted = index;
     const entry = this.#committing.get(index);
     this.#committing.delete(index);
     if (entry !== undefined) {

@@ -12,7 +12,7 @@ export function describeEvent(event: NodeEvent): string | undefined {
     case 'message':
       return event.message.t === 'beat' ? undefined : `<- n${event.from} ${describeMessage(event.message)}`;
     case 'postgres-up':
-      return `sees its server at ${event.committed}, prepared: ${[...event.prepared.keys()].join(' ') || 'none'}`;
+      return `sees its server at ${event.committed} (${event.progress.highest}), prepared: ${[...event.prepared.keys()].join(' ') || 'none'}`;
     case 'gap-filled':
       return `gap ${event.from}..${event.to} filled: ${event.entries.map(({ index, gid }) => `${index} ${gid}`).join(', ')}`;
     default:

@@ -41,9 +41,9 @@ function cloneWhenOut(world: World, node: SimNode, patience: number): void {
     const donor = world.rng.pick(world.nodes);
     const isOut = !world.oracle.members.has(node.id) && donor !== node;
     if (!isOut && patience > 0) return cloneWhenOut(world, node, patience - 1);
-    if (isOut && donor.postgres.progress >= world.oracle.lastCommitUpTo(Infinity)) {
+    if (isOut && world.oracle.hasAll(donor.postgres, Infinity)) {
       world.count('clones');
-      world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress}`);
+      world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress.contiguous}`);
       node.postgres.cloneFrom(donor.postgres);
     }
     node.postgres.start();

@@ -11,6 +11,8 @@ export interface Mutation {
 const COORDINATOR = 'src/commit/core/coordinator.ts';
 const PARTICIPANT = 'src/commit/core/participant.ts';
 const QUEUE = 'src/commit/core/commit-queue.ts';
+const LANES = 'src/commit/core/commit-lanes.ts';
+const PROGRESS = 'src/commit/core/commit-progress.ts';
 const GUARD = 'src/commit/core/guard.ts';
 const NODE = 'src/cluster/core/node-core.ts';
 const DUTIES = 'src/cluster/core/leader-duties.ts';
@@ -113,6 +115,34 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'hands out nothing again after a crash',
     edits: [[QUEUE, '    this.done(committed);\n    this.#handedOut = committed;', '    this.done(committed);']],
+  },
+  {
+    name: 'commits once more what was committed out of order',
+    edits: [[QUEUE, 'entries.filter(({ index }) => !this.#found.has(index))', '[...entries]']],
+  },
+  {
+    name: 'commits once more what the log tells later and was committed out of order',
+    edits: [[QUEUE, 'if (this.#found.has(entry.index)) return false;', '']],
+  },
+  {
+    name: 'tells of commits before all those before them',
+    edits: [
+      [
+        LANES,
+        'const reported = this.#underWay.splice(0, count);',
+        'this.#underWay.splice(0, count);\n    const reported = [index];',
+      ],
+    ],
+  },
+  {
+    name: 'takes the furthest lane for all of them',
+    edits: [[PROGRESS, 'return Math.min(...positions.map(next)) - 1;', 'return Math.max(...positions.map(next)) - 1;']],
+  },
+  {
+    name: 'depends on less than what it can have seen out of order',
+    edits: [[QUEUE, 'return Math.max(this.#handedOut, this.#found.highest) as LogIndex;', 'return this.#handedOut;']],
+    because: 'what it overtook is handed out before the node is a member again, and locks hold up who depends on it',
+    noticedBy: 'test/unit/commit/commit-queue.test.ts',
   },
   { name: 'claims what a snapshot hides', edits: [[QUEUE, 'return this.#committed >= this.#from;', 'return true;']] },
   {

@@ -96,7 +96,7 @@ export class SimNode implements Endpoint {
       own: core.coordinator.list().map(({ gid, phase, waitsFor }) => `${gid} ${phase}: ${waitsFor}`),
       foreign: core.participant.list().map(({ gid, state }) => `${gid} ${state}`),
       postgres: {
-        progress: postgres.progress,
+        progress: postgres.progress.contiguous,
         prepared: [...postgres.prepared.keys()],
         up: this.replica.isUp,
         locks: postgres.locks.describe(),
@@ -198,9 +198,10 @@ export class SimNode implements Endpoint {
     });
   }
 
-  /** Only what PostgreSQL has committed may be forgotten. */
+  /** Only what PostgreSQL has committed, and can be sure to prove, may be forgotten. */
   #compact(): void {
-    const { guard, committed } = this.core;
+    const { guard } = this.core;
+    const committed = this.replica.noted < guard.lastCommit ? this.replica.noted : this.core.committed;
     const since = guard.index - (this.raft.snapshot?.index ?? 0);
     if (since < this.world.settings.compactEvery || committed < guard.index) return;
     this.world.count('compactions');

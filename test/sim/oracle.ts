@@ -1,4 +1,5 @@
 import type { PeerMessage } from '../../src/cluster/messages.ts';
+import { COMMIT_WINDOW } from '../../src/commit/core/commit-progress.ts';
 import type { CoordinatorOutcome } from '../../src/commit/core/coordinator.ts';
 import type { GuardSnapshot } from '../../src/commit/core/guard.ts';
 import type { LogCommand } from '../../src/commit/core/types.ts';
@@ -24,13 +25,16 @@ export class Oracle {
   readonly #nodes: () => readonly SimNode[];
   readonly log: Logged[] = [];
   readonly commits = new Map<Gid, number>();
-  readonly #commitIndexes: number[] = [];
+  readonly #commitIndexes: LogIndex[] = [];
   readonly #payloads = new Map<Gid, readonly Write[]>();
   readonly #dependsOn = new Map<Gid, LogIndex>();
   /** Of two nodes, within a millisecond: which one wins. */
   readonly #lots = new Map<string, number>();
   readonly #told = new Map<Gid, CoordinatorOutcome['type']>();
   readonly #versions = new Map<string, Gid[]>();
+  /** How many of the log's commits each server has, up to the first that it lacks. */
+  readonly #complete = new Map<PostgresModel, number>();
+  readonly #judged = new Map<PostgresModel, HistoryEntry>();
 
   constructor(nodes: () => readonly SimNode[]) {
     this.#nodes = nodes;
@@ -55,9 +59,20 @@ export class Oracle {
     return this.log.at(-1)?.members ?? new Map();
   }
 
-  /** The COMMIT entry that a server at `progress` has to commit next. */
-  #nextCommit(history: readonly HistoryEntry[]): number | undefined {
-    return this.#commitIndexes[history.length];
+  /** The first COMMIT entry that a server lacks. */
+  #firstMissing(postgres: PostgresModel): number | undefined {
+    let at = this.#complete.get(postgres) ?? 0;
+    // It can have been cloned from one that has less.
+    while (at > 0 && !postgres.has(this.#commitIndexes[at - 1])) at--;
+    while (at < this.#commitIndexes.length && postgres.has(this.#commitIndexes[at])) at++;
+    this.#complete.set(postgres, at);
+    return this.#commitIndexes[at];
+  }
+
+  /** Whether a server has committed all that the log commits up to an index. */
+  hasAll(postgres: PostgresModel, index: number): boolean {
+    const missing = this.#firstMissing(postgres);
+    return missing === undefined || missing > index;
   }
 
   lastCommitUpTo(index: number): number {
@@ -114,7 +129,7 @@ export class Oracle {
       throw new Violation('I6', `the client was told that ${gid} was aborted, and the log commits it at ${index}`);
     this.commits.set(gid, index);
     this.#dependsOn.set(gid, command.dependsOn);
-    this.#commitIndexes.push(index);
+    this.#commitIndexes.push(index as LogIndex);
   }
 
   // ---- the rules
@@ -148,12 +163,20 @@ export class Oracle {
     const logged = this.commits.get(gid);
     if (logged === undefined) throw new Violation('I1', `node ${node} commits ${gid}, which the log does not`);
     if (logged !== index) throw new Violation('I3', `node ${node} commits ${gid} as ${index}, it stands at ${logged}`);
-    const expected = this.#nextCommit(postgres.history);
-    if (index !== expected) throw new Violation('I3', `node ${node} commits ${index} where ${expected} is next`);
+    this.#inOrder(node, postgres, entry);
     this.#sameChanges(node, entry);
     this.#noLostUpdate(node, postgres, entry);
     this.#sameVersions(node, postgres, entry);
     this.#moneyIsKept(node, postgres, entry);
+  }
+
+  /** In log order where there is one committer; else in that of each lane, and none far ahead. */
+  #inOrder(node: number, postgres: PostgresModel, { index, lanes }: HistoryEntry): void {
+    const missing = this.#firstMissing(postgres) ?? Infinity;
+    const skipped = this.#commitIndexes.filter((one) => one >= missing && one < index && !postgres.has(one));
+    const isInOrder = skipped.every((one) => one % lanes !== index % lanes) && index - missing < COMMIT_WINDOW;
+    if (postgres.has(index) || !isInOrder)
+      throw new Violation('I3', `node ${node} commits ${index} with ${lanes} lanes where ${missing} is next`);
   }
 
   #sameChanges(node: number, { gid, writes }: HistoryEntry): void {
@@ -233,12 +256,8 @@ export class Oracle {
     if (outcome.index !== index)
       throw new Violation('I6', `${gid} is committed at ${index}, the answer says ${outcome.index}`);
     for (const one of everywhere ? [...node.core.guard.members.keys()] : [node.id]) {
-      const { progress } = this.#nodes()[one - 1].postgres;
-      if (progress < index)
-        throw new Violation(
-          'visibility',
-          `the client of ${gid} (${index}) is told committed; node ${one} is at ${progress}`,
-        );
+      if (this.hasAll(this.#nodes()[one - 1].postgres, index)) continue;
+      throw new Violation('visibility', `the client of ${gid} (${index}) is told committed; node ${one} lacks it`);
     }
   }
 
@@ -274,17 +293,26 @@ export class Oracle {
     if (!node.process.alive) return;
     const { core, postgres } = node;
     if (core.state === 'fenced') throw new Violation('I2', `node ${node.id} fenced itself: ${core.fencedBecause}`);
-    if (this.lastCommitUpTo(core.committed) > postgres.progress) {
+    const missing = this.#firstMissing(postgres) ?? Infinity;
+    if (missing <= core.committed) {
       throw new Violation(
         'I7',
-        `node ${node.id} says it has committed up to ${core.committed}, its server is at ${postgres.progress}`,
+        `node ${node.id} says it has committed up to ${core.committed}, its server lacks ${missing}`,
       );
     }
     if (core.guard.index > this.log.length)
       throw new Violation('one log', `node ${node.id} has read ${core.guard.index} entries of ${this.log.length}`);
-    const last = postgres.history.at(-1)?.index ?? 0;
-    if (last !== postgres.progress)
-      throw new Violation('I7', `node ${node.id}: origin progress ${postgres.progress}, data ${last}`);
+    this.#provesNoMore(node.id, postgres);
+  }
+
+  /** What the origins prove is there, and no more. */
+  #provesNoMore(node: number, postgres: PostgresModel): void {
+    const last = postgres.history.at(-1);
+    if (last === undefined || this.#judged.get(postgres) === last) return;
+    this.#judged.set(postgres, last);
+    const { progress } = postgres;
+    const wrong = this.#commitIndexes.find((index) => progress.has(index) !== postgres.has(index));
+    if (wrong !== undefined) throw new Violation('I7', `the origins of node ${node} are wrong about ${wrong}`);
   }
 
   installed(node: SimNode, snapshot: GuardSnapshot): void {

@@ -1,3 +1,4 @@
+import { CommitProgress } from '../../src/commit/core/commit-progress.ts';
 import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
 import { Locks, type Tx, type Write } from './locks.ts';
 import { Process, type Loop } from './loop.ts';
@@ -10,6 +11,8 @@ export interface HistoryEntry {
   readonly gid: Gid;
   readonly database: string;
   readonly writes: readonly Write[];
+  /** How many committers there were. */
+  readonly lanes: number;
 }
 
 /** One connection of a proxy's, seen from the server. */
@@ -52,7 +55,9 @@ export class PostgresModel {
   readonly rows = new Map<string, { value: string; writer: Gid }>();
   readonly prepared = new Map<Gid, Tx>();
   readonly history: HistoryEntry[] = [];
-  progress = 0 as LogIndex;
+  /** Positions of the committers' origins, by the number of lanes. */
+  readonly #origins = new Map<number, LogIndex[]>();
+  readonly #committed = new Set<LogIndex>();
   #unfinished = new Set<{ readonly keep: () => void; readonly tx: Tx }>();
   #finishing = new Set<Gid>();
   readonly #backends = new Set<Backend>();
@@ -253,10 +258,10 @@ export class PostgresModel {
     });
   }
 
-  commitPrepared(gid: Gid, index: LogIndex, reply: Reply<null>): void {
+  commitPrepared(gid: Gid, index: LogIndex, lanes: number, reply: Reply<null>): void {
     const tx = this.#take(gid, reply);
     if (tx === undefined) return;
-    this.#sync({ tx, keep: () => this.#commit(tx, gid, index) }, () => {
+    this.#sync({ tx, keep: () => this.#commit(tx, gid, index, lanes) }, () => {
       this.#finishing.delete(gid);
       reply({ ok: true, value: null });
     });
@@ -288,16 +293,33 @@ export class PostgresModel {
     return undefined;
   }
 
-  #commit(tx: Tx, gid: Gid, index: LogIndex): void {
+  /** Whether the COMMIT of this index has been carried out here. */
+  has(index: LogIndex): boolean {
+    return this.#committed.has(index);
+  }
+
+  get progress(): CommitProgress {
+    return new CommitProgress([...this.#origins.values()]);
+  }
+
+  /** pg_replication_origin_advance() on the origin of a single lane. */
+  note(index: LogIndex): void {
+    this.#origins.set(1, [Math.max(index, this.#origins.get(1)?.[0] ?? 0) as LogIndex]);
+  }
+
+  #commit(tx: Tx, gid: Gid, index: LogIndex, lanes: number): void {
     this.prepared.delete(gid);
     const writes = [...tx.writes.values()];
-    const entry = { index, gid, database: tx.database, writes };
+    const entry = { index, gid, database: tx.database, writes, lanes };
     this.#hooks.committed(entry);
     for (const { key, op, value } of writes) {
       if (op === 'delete') this.rows.delete(key);
       else this.rows.set(key, { value, writer: gid });
     }
-    this.progress = index;
+    const positions = this.#origins.get(lanes) ?? Array<LogIndex>(lanes).fill(0 as LogIndex);
+    this.#origins.set(lanes, positions);
+    positions[index % lanes] = index;
+    this.#committed.add(index);
     this.history.push(entry);
     this.locks.release(tx);
     tx.state = 'gone';
@@ -350,7 +372,10 @@ export class PostgresModel {
     this.rows.clear();
     for (const [key, row] of donor.rows) this.rows.set(key, row);
     this.history.splice(0, this.history.length, ...donor.history);
-    this.progress = donor.progress;
+    this.#origins.clear();
+    for (const [lanes, positions] of donor.#origins) this.#origins.set(lanes, [...positions]);
+    this.#committed.clear();
+    for (const index of donor.#committed) this.#committed.add(index);
   }
 
   /** The connection's server process dies: a PREPARE that it was at is done, or is not. */

@@ -1,7 +1,9 @@
+import { CommitLanes, type Assigned } from '../../src/commit/core/commit-lanes.ts';
+import type { CommitProgress } from '../../src/commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../../src/commit/core/commit-queue.ts';
 import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
 import type { SimNode } from './node.ts';
-import type { Backend, HistoryEntry, Reply } from './postgres.ts';
+import type { Backend, HistoryEntry, PostgresModel, Reply } from './postgres.ts';
 import { Violation } from './trace.ts';
 
 interface CatchUp {
@@ -13,7 +15,7 @@ interface CatchUp {
 }
 
 interface Look {
-  readonly committed: LogIndex;
+  readonly progress: CommitProgress;
   readonly prepared: ReadonlyMap<Gid, string>;
 }
 
@@ -27,17 +29,25 @@ export class Replica {
   #inFlight = 0;
   #wantLook = true;
   #looking = false;
+  /** How often the server was looked at: what is heard of a commit that was begun before is no news any more. */
+  #looks = 0;
   readonly #sources = new Set<Gid>();
   readonly #replays = new Map<Gid, Backend>();
   readonly #catchUps = new Map<Gid, CatchUp>();
-  #commits: DecidedCommit[] = [];
-  #committing = false;
+  readonly #order: CommitLanes;
+  readonly #lanes: { commits: DecidedCommit[]; committing: boolean }[];
+  /** Everything up to here was seen to be committed, and was noted in the server. */
+  #lastCommitted = 0 as LogIndex;
+  #noted = 0 as LogIndex;
   /** A commit failed: nothing after it may be tried before the server was looked at. */
   #stopped = false;
 
   constructor(node: SimNode) {
     this.#node = node;
     this.#run = node.run;
+    const lanes = node.world.rng.pick(node.world.settings.lanes);
+    this.#order = new CommitLanes(lanes);
+    this.#lanes = Array.from({ length: lanes }, () => ({ commits: [], committing: false }));
   }
 
   /** Whether the server has been looked at in its present life and nothing speaks against it. */
@@ -74,13 +84,36 @@ export class Replica {
 
   recover(): void {
     this.#wantLook = this.#stopped = true;
-    this.#commits = [];
+    this.#order.stop();
+    for (const lane of this.#lanes) lane.commits = [];
+  }
+
+  /** What the server is sure to prove after whatever may happen. */
+  get noted(): LogIndex {
+    return this.#lanes.length === 1 ? (Infinity as LogIndex) : this.#noted;
+  }
+
+  /** One lane proves by itself how far it is. */
+  #note(): void {
+    const index = this.#lastCommitted;
+    const { postgres, world } = this.#node;
+    if (!this.isUp || this.#lanes.length === 1 || index <= this.#noted || world.rng.chance(0.9)) return;
+    const backend = this.#connect();
+    const note = (reply: Reply<null>): void => {
+      postgres.note(index);
+      reply({ ok: true, value: null });
+    };
+    this.call(backend, note, (result) => {
+      postgres.close(backend);
+      if (result.ok) this.#noted = index;
+    });
   }
 
   #poll(): void {
     const { loop, rng } = this.#node.world;
     loop.in(this.#node.process, rng.between(3, 15), () => {
       this.#look();
+      this.#note();
       this.#poll();
     });
   }
@@ -97,15 +130,21 @@ export class Replica {
         return;
       }
       const prepared = new Map([...postgres.prepared].map(([gid, tx]) => [gid, tx.database]));
-      reply({ ok: true, value: { committed: postgres.progress, prepared } });
+      reply({ ok: true, value: { progress: postgres.progress, prepared } });
     };
     postgres.call<Look>(process, backend, look, (result) => {
       this.#looking = false;
       if (!result.ok || this.#inFlight > 0 || life !== postgres.process.life) return;
       this.#wantLook = this.#stopped = false;
       this.#life = life;
+      this.#looks += 1;
+      this.#order.reset();
       for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid);
-      this.#node.feed({ type: 'postgres-up', ...result.value });
+      const { progress } = result.value;
+      if (progress.contiguous > this.#lastCommitted || !progress.has(this.#lastCommitted))
+        this.#lastCommitted = progress.contiguous;
+      if (progress.highest > this.#lastCommitted) world.count('found overtaken commits');
+      this.#node.feed({ type: 'postgres-up', committed: this.#lastCommitted, ...result.value });
     });
   }
 
@@ -188,44 +227,57 @@ export class Replica {
   // ---- commits and rollbacks
 
   commit(entry: DecidedCommit): void {
-    this.#commits.push(entry);
-    this.#commitNext();
+    this.#begin(this.#order.add(entry));
+  }
+
+  #begin(assigned: readonly Assigned[]): void {
+    for (const { lane, entry } of assigned) {
+      this.#lanes[lane].commits.push(entry);
+      this.#commitNext(lane);
+    }
   }
 
   /** Several travel at once; the server carries them out one after the other, even if nobody waits any more. */
-  #commitNext(): void {
-    const batch = this.#commits.splice(0, 4);
-    if (this.#committing || this.#stopped || batch.length === 0) {
-      this.#commits.unshift(...batch);
-      return;
-    }
-    this.#committing = true;
+  #commitNext(number: number): void {
+    const lane = this.#lanes[number];
+    if (lane.committing || this.#stopped || lane.commits.length === 0) return;
+    const batch = lane.commits.splice(0, 4);
+    lane.committing = true;
     const { postgres, process, world } = this.#node;
     const backend = this.#connect();
+    const looks = this.#looks;
     const command = (reply: Reply<null>): void => {
       const next = (position: number): void => {
         const entry = batch.at(position);
         if (entry === undefined) return reply({ ok: true, value: null });
-        postgres.commitPrepared(entry.gid, entry.index, (result) => {
+        postgres.commitPrepared(entry.gid, entry.index, this.#lanes.length, (result) => {
           if (!result.ok)
             throw new Violation(
               'I4',
               `COMMIT PREPARED ${entry.gid} (${entry.index}) on node ${this.#node.id} fails: ${result.sqlstate}`,
             );
-          if (this.#node.run === this.#run) {
-            world.loop.in(process, 0.2, () => this.#node.feed({ type: 'committed', index: entry.index }));
-          }
+          if (this.#node.run === this.#run)
+            world.loop.in(process, 0.2, () => looks === this.#looks && this.#onCommitted(entry.index));
           next(position + 1);
         });
       };
       next(0);
     };
     this.call(backend, command, (result) => {
-      this.#committing = false;
+      lane.committing = false;
       postgres.close(backend);
       this.#stopped ||= !result.ok;
-      this.#commitNext();
+      this.#commitNext(number);
     });
+  }
+
+  #onCommitted(index: LogIndex): void {
+    const { reported, assigned } = this.#order.done(index);
+    for (const one of reported) {
+      this.#lastCommitted = one;
+      this.#node.feed({ type: 'committed', index: one });
+    }
+    this.#begin(assigned);
   }
 
   rollbackPrepared(gid: Gid): void {
@@ -258,7 +310,7 @@ export class Replica {
     const { world, postgres } = this.#node;
     world.loop.in(this.#node.process, world.rng.wait(2), () => {
       if (one.cancelled || postgres.process.life !== this.#life) return;
-      const found = this.#fromDonor((history) => history.find(({ index }) => index === one.index));
+      const found = this.#fromDonor(({ history }) => history.find(({ index }) => index === one.index));
       if (found === undefined) return this.#fetch(one);
       if (found.gid !== one.gid)
         throw new Violation('one log', `a donor has ${found.gid} at ${one.index}, not ${one.gid}`);
@@ -289,20 +341,20 @@ export class Replica {
   }
 
   /** Asks one other node, if it can be reached. */
-  #fromDonor<T>(read: (history: readonly HistoryEntry[]) => T | undefined): T | undefined {
+  #fromDonor<T>(read: (donor: PostgresModel, hasAll: (index: LogIndex) => boolean) => T | undefined): T | undefined {
     const { world, id } = this.#node;
     const donor = world.rng.pick(world.nodes.filter((one) => one.id !== id || world.nodes.length === 1));
     const isUsable = donor.id !== id && donor.process.alive && !donor.process.stopped && donor.postgres.process.alive;
     if (!isUsable || !world.network.isReachable(donor.id, id)) return undefined;
-    return read(donor.postgres.history);
+    return read(donor.postgres, (index) => world.oracle.hasAll(donor.postgres, index));
   }
 
   fillGap(from: LogIndex, to: LogIndex): void {
     const { world } = this.#node;
     world.loop.in(this.#node.process, world.rng.wait(10), () => {
-      const entries = this.#fromDonor((history) => {
-        if ((history.at(-1)?.index ?? 0) < to) return undefined;
-        return history.filter(({ index }) => index > from && index <= to);
+      const entries = this.#fromDonor(({ history }, hasAll) => {
+        if (!hasAll(to)) return undefined;
+        return history.filter(({ index }) => index > from && index <= to).sort((a, b) => a.index - b.index);
       });
       if (entries === undefined) return this.fillGap(from, to);
       world.count('gaps filled');

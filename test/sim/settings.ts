@@ -22,6 +22,8 @@ export interface SimSettings {
   readonly maxUncommittedBytes: number;
   readonly decodeLatency: number;
   readonly fsync: number;
+  /** How many commit at a time: each run of a proxy takes one of these. */
+  readonly lanes: readonly number[];
 }
 
 export function drawSettings(rng: Rng): SimSettings {
@@ -47,5 +49,6 @@ export function drawSettings(rng: Rng): SimSettings {
     maxUncommittedBytes: rng.chance(0.2) ? 700 : 1 << 20,
     decodeLatency: rng.pick([0.5, 3]),
     fsync: rng.pick([0.3, 2]),
+    lanes: rng.pick([[1], [1], [4], [1, 2, 4]]),
   };
 }

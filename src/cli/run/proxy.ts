@@ -188,7 +188,7 @@ export class Proxy {
   }
 
   #createReplica(log: Logger, spool: TransactionSpool, victims: ReadonlyMap<number, ConflictVictim>): LocalReplica {
-    const { node, postgres, databases, cluster, sequences, apply } = this.#config;
+    const { node, postgres, databases, cluster, sequences, apply, commit } = this.#config;
     const { host, port, user, password, ssl } = clientConfig(postgres);
     return new LocalReplica({
       cluster: cluster.name,
@@ -208,6 +208,7 @@ export class Proxy {
         apply,
         directory: this.#config.dataDir,
         handedOut: () => this.#node.core.handedOut,
+        lanes: commit.order === 'strict' ? 1 : commit.committers,
         retention: this.#config.retention,
         guard: this.#config.guard === 'on' ? ownClientAddress(this.#config) : undefined,
       },
@@ -223,7 +224,8 @@ export class Proxy {
       isAbandoned: (gid) => parseGid(gid)?.cluster === cluster.name && this.#node.core.isAbandoned(gid),
       victim: (pid) => victims.get(pid),
       events: {
-        up: (committed, prepared) => this.#node.onPostgres({ type: 'postgres-up', committed, prepared }),
+        up: (committed, progress, prepared) =>
+          this.#node.onPostgres({ type: 'postgres-up', committed, progress, prepared }),
         down: () => this.#node.onPostgres({ type: 'postgres-down' }),
         committed: (index, gid) => this.#node.onCommitted(index, gid),
         applied: (gid, error) => this.#node.onApplied(gid, error),
@@ -376,6 +378,14 @@ export class Proxy {
     });
   }
 
+  #compact(): void {
+    const { committed, isStrict } = {
+      committed: this.#node.core.committed,
+      isStrict: this.#config.commit.order === 'strict',
+    };
+    this.#compaction.run(isStrict ? committed : (Math.min(committed, this.#replica.notedCommitted) as LogIndex));
+  }
+
   async start(): Promise<void> {
     await this.#admin.start();
     await this.#links.start();
@@ -387,7 +397,7 @@ export class Proxy {
     this.#timers.push(setInterval(() => this.#raft.tick(), election.timeout / ELECTION_TICKS));
     this.#timers.push(setInterval(() => this.#status.sample(), Math.max(heartbeat.interval, 500)));
     this.#timers.push(setInterval(() => void this.#noteIdentity(), 1000));
-    this.#timers.push(setInterval(() => this.#compaction.run(this.#node.core.committed), 10_000));
+    this.#timers.push(setInterval(() => this.#compact(), 10_000));
     this.#stopWatching = this.#metrics.watchEventLoop();
     this.#recloner.start();
     await this.#listener.start();

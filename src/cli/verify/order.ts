@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { PUBLICATION } from '../../catalog/install.ts';
+import { COMMIT_WINDOW } from '../../commit/core/commit-progress.ts';
 import { HistoryReader } from '../../replication/history/history-reader.ts';
 import { APPLICATION_NAME } from '../../replication/origins.ts';
 import { logIndex, parseLsn } from '../../runtime/ids.ts';
@@ -16,6 +17,8 @@ interface Commit {
 export interface History {
   readonly name: string;
   readonly commits: readonly Commit[];
+  /** Of a node that commits in the order "relaxed", sorted: at either end some may be missing that are there on the other side of it. */
+  readonly isSorted?: boolean;
 }
 
 export interface OrderReport {
@@ -37,8 +40,10 @@ export async function compareOrder(targets: readonly Target[], database: string)
   const notes: string[] = [];
   const lists: History[] = [];
   histories.forEach((history, i) => {
-    if (Array.isArray(history)) lists.push({ name: targets[i].name, commits: history });
-    else notes.push(`${targets[i].name} keeps no history to compare the order of commits by`);
+    const { name } = targets[i];
+    if (history === undefined) notes.push(`${name} keeps no history to compare the order of commits by`);
+    else lists.push({ name, ...history });
+    if (history?.isSorted === true) notes.push(`${name} commits in the order "relaxed": compared by log index`);
   });
   const common = commonPart(lists);
   return { commits: common.at(0)?.commits.length ?? 0, differences: compareLists(common), notes };
@@ -49,8 +54,9 @@ export async function compareOrder(targets: readonly Target[], database: string)
  * places, and one can be empty. That a node has not committed what others have shows in its committed index, not here.
  */
 export function commonPart(histories: readonly History[]): History[] {
-  const from = Math.max(...histories.map(({ commits }) => commits.at(0)?.index ?? Infinity));
-  const to = Math.min(...histories.map(({ commits }) => commits.at(-1)?.index ?? -Infinity));
+  const margin = ({ isSorted }: History) => (isSorted === true ? COMMIT_WINDOW : 0);
+  const from = Math.max(...histories.map((one) => (one.commits.at(0)?.index ?? Infinity) + margin(one)));
+  const to = Math.min(...histories.map((one) => (one.commits.at(-1)?.index ?? -Infinity) - margin(one)));
   return histories.map(({ name, commits }) => ({
     name,
     commits: commits.filter(({ index }) => index >= from && index <= to),
@@ -70,8 +76,10 @@ export function compareLists(lists: readonly History[]): Difference[] {
   return [];
 }
 
-/** All commits that the slot reaches back to, in WAL order; undefined when there is no slot. */
-async function readHistory(target: Target, database: string): Promise<Commit[] | undefined> {
+type Commits = Pick<History, 'commits' | 'isSorted'>;
+
+/** All commits that the slot reaches back to, in WAL order or sorted; undefined when there is no slot. */
+async function readHistory(target: Target, database: string): Promise<Commits | undefined> {
   const config = target.connection(database);
   const client = new pg.Client(config);
   await client.connect();
@@ -88,9 +96,10 @@ async function readHistory(target: Target, database: string): Promise<Commit[] |
   }
 }
 
-function readUpTo(client: pg.Client, slot: string, end: bigint, database: string): Promise<Commit[]> {
+function readUpTo(client: pg.Client, slot: string, end: bigint, database: string): Promise<Commits> {
   return new Promise((resolve, reject) => {
     const commits: Commit[] = [];
+    let isSorted = false;
     const finish = (act: () => void) => {
       clearTimeout(timer);
       reader.stop();
@@ -112,9 +121,14 @@ function readUpTo(client: pg.Client, slot: string, end: bigint, database: string
       headersOnly: true,
       handlers: {
         piece: () => true,
-        committed: (index, gid) => commits.push({ index, gid }),
+        committed: (index, gid, _time, after) => {
+          commits.push({ index, gid });
+          isSorted ||= after !== index;
+        },
         caughtUp: (position) => {
-          if (position >= end) finish(() => resolve(commits));
+          if (position < end) return;
+          if (isSorted) commits.sort((a, b) => a.index - b.index);
+          finish(() => resolve({ commits, isSorted }));
         },
         closed: (error) => finish(() => reject(error)),
       },

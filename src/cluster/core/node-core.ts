@@ -162,7 +162,7 @@ export class NodeCore {
       case 'link-up':
         return this.#onLinkUp(event.peer);
       case 'postgres-up':
-        return this.#onPostgresUp(event.committed, event.prepared);
+        return this.#onPostgresUp(event);
       case 'postgres-down':
         return this.#onPostgresDown();
       case 'committed':
@@ -220,7 +220,7 @@ export class NodeCore {
   #onDecision(index: LogIndex, command: Extract<LogCommand, { type: 'commit' }>, member: boolean): void {
     if (index <= this.#queue.committed) return;
     const { gid, database, time, dependsOn, notify } = command;
-    this.#queue.add({ index, gid, database, time, dependsOn, notify });
+    if (!this.#queue.add({ index, gid, database, time, dependsOn, notify })) return;
     // What is prepared for others is not known while recovering: sorted out when it is.
     if (this.#state !== 'recovering' || this.#coordinator.has(gid))
       this.#decide({ index, gid, database, time, dependsOn, notify }, member);
@@ -450,9 +450,9 @@ export class NodeCore {
 
   // ---- this node's PostgreSQL
 
-  #onPostgresUp(committed: LogIndex, prepared: ReadonlyMap<Gid, string>): void {
+  #onPostgresUp({ committed, progress, prepared }: Extract<NodeEvent, { type: 'postgres-up' }>): void {
     if (this.#state !== 'recovering') throw new Error(`PostgreSQL came up while ${this.#state}`);
-    this.#queue.recovered(committed);
+    this.#queue.recovered(committed, progress);
     this.#rejoin(prepared);
   }
 

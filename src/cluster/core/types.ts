@@ -1,3 +1,4 @@
+import type { CommitProgress } from '../../commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../../commit/core/commit-queue.ts';
 import type { CoordinatorEffect, CoordinatorEvent, CoordinatorSettings } from '../../commit/core/coordinator.ts';
 import type { GuardSnapshot } from '../../commit/core/guard.ts';
@@ -39,8 +40,16 @@ export type NodeEvent =
   | { readonly type: 'append-refused'; readonly index?: LogIndex | undefined }
   | { readonly type: 'message'; readonly from: NodeId; readonly message: PeerMessage }
   | { readonly type: 'link-up'; readonly peer: NodeId }
-  /** The cluster's prepared transactions with their databases, and the committed index, read when nothing of this proxy ran there. */
-  | { readonly type: 'postgres-up'; readonly committed: LogIndex; readonly prepared: ReadonlyMap<Gid, string> }
+  /**
+   * What PostgreSQL has, read when nothing of this proxy ran there: everything up to `committed`, of what comes later what `progress` says,
+   * and the cluster's prepared transactions with their databases.
+   */
+  | {
+      readonly type: 'postgres-up';
+      readonly committed: LogIndex;
+      readonly progress: CommitProgress;
+      readonly prepared: ReadonlyMap<Gid, string>;
+    }
   | { readonly type: 'postgres-down' }
   | { readonly type: 'committed'; readonly index: LogIndex }
   /**

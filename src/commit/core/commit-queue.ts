@@ -1,4 +1,5 @@
 import type { Gid, LogIndex } from '../../runtime/ids.ts';
+import { CommitProgress } from './commit-progress.ts';
 
 /** A COMMIT entry of the log on its way into this node's PostgreSQL. */
 export interface DecidedCommit {
@@ -26,6 +27,8 @@ export class CommitQueue {
   readonly #names = new Set<Gid>();
   #committed = 0 as LogIndex;
   #handedOut = 0 as LogIndex;
+  /** What PostgreSQL had when it came back: in the order "relaxed" that may be more than all up to `#committed`. */
+  #found = new CommitProgress([]);
   #applied: LogIndex;
   /** Every COMMIT after this index and up to `#applied` was added. */
   #from: LogIndex;
@@ -60,7 +63,7 @@ export class CommitQueue {
 
   /** The highest index whose COMMIT PREPARED may have been sent. */
   get handedOut(): LogIndex {
-    return this.#handedOut;
+    return Math.max(this.#handedOut, this.#found.highest) as LogIndex;
   }
 
   get length(): number {
@@ -76,9 +79,12 @@ export class CommitQueue {
     for (let i = this.#head; i < this.#entries.length; i++) yield this.#entries[i];
   }
 
-  add(entry: DecidedCommit): void {
+  /** False if PostgreSQL has committed it already. */
+  add(entry: DecidedCommit): boolean {
+    if (this.#found.has(entry.index)) return false;
     this.#entries.push(entry);
     this.#names.add(entry.gid);
+    return true;
   }
 
   /** The log has been read up to here. */
@@ -115,10 +121,23 @@ export class CommitQueue {
     }
   }
 
-  /** PostgreSQL came back: what it says it has committed is true, and nothing beyond is under way any more. */
-  recovered(committed: LogIndex): void {
+  /**
+   * PostgreSQL came back: everything up to `committed` is committed, and of what comes later what `found` says. Nothing else
+   * is under way any more.
+   */
+  recovered(committed: LogIndex, found: CommitProgress): void {
     this.done(committed);
     this.#handedOut = committed;
+    this.#found = found;
+    this.#replace([...this.pending()]);
+  }
+
+  /** All that is to be committed, but for what PostgreSQL has committed. */
+  #replace(entries: readonly DecidedCommit[]): void {
+    this.#entries = entries.filter(({ index }) => !this.#found.has(index));
+    this.#head = 0;
+    this.#names.clear();
+    for (const { gid } of this.#entries) this.#names.add(gid);
   }
 
   /** A snapshot took the place of the log's entries up to `applied`. What is to be committed has to be filled in anew. */
@@ -138,9 +157,7 @@ export class CommitQueue {
       last = index;
     }
     if (last !== this.#from) throw new Error(`the gap up to ${this.#from} was filled up to ${last} only`);
-    this.#entries = [...entries, ...this.pending()];
-    this.#head = 0;
-    for (const { gid } of entries) this.#names.add(gid);
+    this.#replace([...entries, ...this.pending()]);
     this.#from = this.#committed;
   }
 }

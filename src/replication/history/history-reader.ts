@@ -1,7 +1,9 @@
+import { COMMIT_WINDOW } from '../../commit/core/commit-progress.ts';
 import type { PgError } from '../../runtime/errors.ts';
 import { logIndex, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
 import { literal } from '../../runtime/sql-text.ts';
 import type { ConnectionOptions } from '../../wire/connection.ts';
+import { lanesOf } from '../commit-origins.ts';
 import { GID_PREFIX } from '../apply/transaction-replay.ts';
 import { Message, readLogicalMessage, readLsn } from '../pgoutput/messages.ts';
 import { ReplicationStream } from '../replication-stream.ts';
@@ -11,8 +13,8 @@ import { TransactionRecords } from '../transaction-records.ts';
 export interface HistoryHandlers {
   /** A part of the transaction committed under `index`. False pauses the reader until `resume`. */
   piece(index: LogIndex, records: Buffer): boolean;
-  /** All of it was handed over. `time`: milliseconds of its decision. */
-  committed(index: LogIndex, gid: string, time: number): void;
+  /** All of it was handed over. `time`: milliseconds of its decision. `after`: everything up to there has been handed over. */
+  committed(index: LogIndex, gid: string, time: number, after: LogIndex): void;
   /** The server has nothing to send now: what was committed up to this position has been handed over. */
   caughtUp(position: Lsn): void;
   closed(error: PgError): void;
@@ -35,7 +37,8 @@ const POSTGRES_EPOCH_MS = 946_684_800_000;
 
 /**
  * Reads what this node has committed, of all origins, in commit order. Each transaction bears its log index, as the committer
- * stored it as the position of its replication origin.
+ * stored it as the position of its replication origin. In the order "strict" that is log order; in the order "relaxed" a commit
+ * comes at most COMMIT_WINDOW entries early.
  */
 export class HistoryReader {
   readonly #options: HistoryReaderOptions;
@@ -44,10 +47,13 @@ export class HistoryReader {
   #index: LogIndex | undefined;
   #gid = '';
   #time = 0;
+  #isStrict = true;
+  #after: LogIndex;
   #received: Lsn = ZERO_LSN;
 
   constructor(options: HistoryReaderOptions) {
     this.#options = options;
+    this.#after = options.after;
     this.#records = new TransactionRecords((records) => {
       if (this.#index !== undefined && !options.handlers.piece(this.#index, records)) this.#stream?.pause();
     });
@@ -110,8 +116,10 @@ export class HistoryReader {
   #onOrigin(bytes: Buffer, at: number, end: number): void {
     const name = bytes.toString('latin1', at + 9, end - 1);
     const index = logIndex(Number(readLsn(bytes, at + 1)));
-    if (!name.startsWith('pgmm_commit_') || index <= this.#options.after) return;
+    const lanes = lanesOf(name);
+    if (lanes === undefined || index <= this.#options.after) return;
     this.#index = index;
+    this.#isStrict = lanes === 1;
     this.#gid = '';
     this.#records.begin(!this.#options.headersOnly);
   }
@@ -127,6 +135,8 @@ export class HistoryReader {
     const index = this.#index;
     this.#index = undefined;
     if (position > this.#received) this.#received = position;
-    if (index !== undefined) this.#options.handlers.committed(index, this.#gid, this.#time);
+    if (index === undefined) return;
+    this.#after = Math.max(this.#after, this.#isStrict ? index : index - COMMIT_WINDOW) as LogIndex;
+    this.#options.handlers.committed(index, this.#gid, this.#time, this.#after);
   }
 }

@@ -1,4 +1,4 @@
-import type { LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { LogIndex, Lsn, NodeId } from '../../runtime/ids.ts';
 import type { HistoryPiece } from '../../cluster/messages.ts';
 import { HistoryReader, type HistoryReaderOptions } from './history-reader.ts';
 
@@ -14,11 +14,20 @@ export interface HistoryAnswer {
   readonly pieces: readonly HistoryPiece[];
   /** Nothing more is committed here at this moment. */
   readonly end: boolean;
+  /** Everything up to here has been given out, whether there was something or not; asked for only where headers are read. */
+  readonly after?: LogIndex;
+}
+
+/** Everything up to `index` is committed before `position` in the WAL. */
+export interface CommittedMark {
+  readonly index: LogIndex;
+  readonly position: Lsn;
 }
 
 /** What a database of this node offers to readers of its history. */
 export interface HistorySource {
   readonly from: LogIndex;
+  committed(): Promise<CommittedMark>;
   readerOptions(): Pick<HistoryReaderOptions, 'connection' | 'slot' | 'publication'>;
 }
 
@@ -42,8 +51,11 @@ class Reading {
   #offset = 0;
   #caughtUp = false;
   #error: Error | undefined;
+  /** Where it is not passed yet; `asked`: it is being found out. */
+  #mark: CommittedMark | 'asked' | undefined;
+  #passed = 0 as LogIndex;
   #wake: (() => void) | undefined;
-  /** The last index that was given out whole. */
+  /** Everything up to here was given out. */
   position: LogIndex;
   idle: NodeJS.Timeout | undefined;
 
@@ -58,12 +70,14 @@ class Reading {
           this.#offset += records.length;
           return this.#bytes < READ_AHEAD;
         },
-        committed: (index, gid, time) => {
-          this.#push({ index, offset: this.#offset, bytes: EMPTY, last: true, gid, time });
+        committed: (index, gid, time, after) => {
+          const part = { index, offset: this.#offset, bytes: EMPTY, last: true, gid, time };
+          this.#push(after === index ? part : { ...part, after });
           this.#offset = 0;
         },
-        caughtUp: () => {
+        caughtUp: (position) => {
           this.#caughtUp = true;
+          this.#pass(position);
           this.#wake?.();
         },
         closed: (error) => {
@@ -83,6 +97,22 @@ class Reading {
     this.#pieces.push(piece);
     this.#bytes += piece.bytes.length;
     this.#wake?.();
+  }
+
+  /** Finds out, with the reader's next sign that it has caught up, how far everything has been read. */
+  async mark(committed: () => Promise<CommittedMark>): Promise<void> {
+    if (this.#mark !== undefined) return;
+    this.#mark = 'asked';
+    this.#mark = await committed().catch((error: unknown) => {
+      this.#error = error as Error;
+      return undefined;
+    });
+  }
+
+  #pass(position: Lsn): void {
+    if (this.#mark === undefined || this.#mark === 'asked' || position < this.#mark.position) return;
+    this.#passed = this.#mark.index;
+    this.#mark = undefined;
   }
 
   /** What is there, or what comes within half a second. Rejects when the history can't be read any more. */
@@ -105,10 +135,16 @@ class Reading {
       pieces.push(piece);
       size += piece.bytes.length + 64;
       this.#bytes -= piece.bytes.length;
-      if (piece.last) this.position = piece.index;
+      if (piece.last) this.position = Math.max(this.position, piece.after ?? piece.index) as LogIndex;
     }
     if (this.#bytes < READ_AHEAD) this.#reader.resume();
-    return { pieces, end: this.#pieces.length === 0 && this.#caughtUp };
+    if (this.#pieces.length > 0 || this.#passed <= this.position) return { pieces, end: this.#isAtEnd };
+    this.position = this.#passed;
+    return { pieces, end: this.#isAtEnd, after: this.position };
+  }
+
+  get #isAtEnd(): boolean {
+    return this.#pieces.length === 0 && this.#caughtUp;
   }
 
   stop(): void {
@@ -150,6 +186,7 @@ export class HistoryServer {
       this.#readings.set(key, reading);
     }
     clearTimeout(reading.idle);
+    if (headersOnly) void reading.mark(() => source.committed());
     try {
       const answer = await reading.take(request.limit);
       const held = reading;

@@ -1,4 +1,5 @@
 /** What the simulator found, each as a short story. */
+import { CommitProgress } from '../../../src/commit/core/commit-progress.ts';
 import { expect, test } from 'vitest';
 import { NodeCore } from '../../../src/cluster/core/node-core.ts';
 import type { NodeEffect, NodeEvent } from '../../../src/cluster/core/types.ts';
@@ -54,6 +55,7 @@ class Story {
     return this.step({
       type: 'postgres-up',
       committed: logIndex(committed),
+      progress: new CommitProgress([[logIndex(committed)]]),
       prepared: new Map(prepared.map((gid) => [gid, 'app'])),
     });
   }

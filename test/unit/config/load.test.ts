@@ -153,7 +153,7 @@ session:
       'reads: { level: lax }\ncluster',
       '2:17: reads.level: expected one of local, session, strict, got "lax"',
     ],
-    ['cluster', 'commit: { order: relaxed }\ncluster', '2:11: commit.order: is not available yet: every node commits'],
+    ['cluster', 'commit: { order: lax }\ncluster', '2:18: commit.order: expected one of strict, relaxed, got "lax"'],
     ['cluster', 'dataDir: x\ncluster', '2:1: dataDir: is not a setting: did you mean data_dir?'],
   ])('%s -> %s', (from, to, problem) => {
     expect(problemsOf(MINIMAL.replace(from, to))[0]).toContain(`pgmm.yaml:${problem}`);
