@@ -10,30 +10,42 @@ export function commitOrigin(oid: string, lane: number, lanes: number): string {
   return `${PREFIX}${oid}_${lane}${lanes === 1 ? '' : `of${lanes}`}`;
 }
 
-/** How many lanes there were where a commit with this origin was made; undefined for an origin that is not a committer's. */
-export function lanesOf(origin: string): number | undefined {
-  if (!origin.startsWith(PREFIX)) return undefined;
-  const lanes = /of(\d+)$/.exec(origin)?.[1];
-  return lanes === undefined ? 1 : Number(lanes);
+/** Which lane of how many an origin belongs to; undefined for an origin that is not a committer's. */
+export function parseCommitOrigin(name: string): { readonly lane: number; readonly lanes: number } | undefined {
+  const [, lane, lanes = '1'] = /^pgmm_commit_\d+_(\d+)(?:of(\d+))?$/.exec(name) ?? [];
+  return lane === undefined ? undefined : { lane: Number(lane), lanes: Number(lanes) };
 }
 
-/** What the origins of a database say is committed, by the number of lanes. Those that never committed stand at 0. */
-export async function readCommitPositions(control: ControlClient, oid: string): Promise<Map<number, LogIndex[]>> {
+/** Positions by the number of lanes, from the names of origins and what they say. Those that are missing stand at 0. */
+export function positionsByLanes(
+  origins: readonly (readonly [name: string, position: LogIndex])[],
+): Map<number, LogIndex[]> {
+  const sets = new Map<number, LogIndex[]>();
+  for (const [name, position] of origins) {
+    const { lane, lanes } = parseCommitOrigin(name) ?? {};
+    if (lane === undefined || lanes === undefined) continue;
+    const positions = sets.get(lanes) ?? Array.from({ length: lanes }, () => logIndex(0));
+    positions[lane] = Math.max(position, positions[lane]) as LogIndex;
+    sets.set(lanes, positions);
+  }
+  return sets;
+}
+
+/** What the origins of a database say is committed. */
+export async function readCommitPositions(
+  control: ControlClient,
+  oid: string,
+): Promise<ReadonlyMap<number, LanePositions>> {
   const { rows } = await control.ask<{ name: string; position: string | null }>(
     `SELECT roname AS name, pg_catalog.pg_replication_origin_progress(roname, true)::pg_catalog.text AS position
      FROM pg_catalog.pg_replication_origin WHERE pg_catalog.starts_with(roname, $1)`,
     [`${PREFIX}${oid}_`],
   );
-  const sets = new Map<number, LogIndex[]>();
-  for (const { name, position } of rows) {
-    const lanes = lanesOf(name) ?? 1;
-    const lane = Number(name.slice(`${PREFIX}${oid}_`.length).split('of')[0]);
-    const positions = sets.get(lanes) ?? Array.from({ length: lanes }, () => logIndex(0));
-    positions[lane] = logIndex(position === null ? 0 : Number(parseLsn(position)));
-    sets.set(lanes, positions);
-  }
-  return sets;
+  return positionsByLanes(rows.map(({ name, position }) => [name, toIndex(position ?? '0/0')]));
 }
+
+/** An origin's position stands for a log index. */
+export const toIndex = (position: string): LogIndex => logIndex(Number(parseLsn(position)));
 
 /** The furthest of several databases: their entries went through the same lanes. */
 export function furthest(databases: readonly ReadonlyMap<number, LanePositions>[]): LanePositions[] {

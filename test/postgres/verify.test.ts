@@ -152,21 +152,21 @@ describe('pgmm verify', () => {
   it('finds prepared transactions, slots that lag and nodes that have committed less', async () => {
     await a.query(`BEGIN; CREATE TABLE p (x int); PREPARE TRANSACTION 'pgmm:dev:1:1:1:1'`);
     await a.query(
-      `SELECT pg_replication_origin_create('pgmm_commit_d'), pg_replication_origin_advance('pgmm_commit_d', '0/5')`,
+      `SELECT pg_replication_origin_create('pgmm_commit_1_0'), pg_replication_origin_advance('pgmm_commit_1_0', '0/5')`,
     );
     await b.query(
-      `SELECT pg_replication_origin_create('pgmm_commit_d'), pg_replication_origin_advance('pgmm_commit_d', '0/6')`,
+      `SELECT pg_replication_origin_create('pgmm_commit_1_0'), pg_replication_origin_advance('pgmm_commit_1_0', '0/6')`,
     );
     expect(await differing()).toEqual(['commit index: how far each node has committed', 'prepared: pgmm:dev:1:1:1:1']);
     await a.query(`ROLLBACK PREPARED 'pgmm:dev:1:1:1:1'`);
-    await a.query(`SELECT pg_replication_origin_advance('pgmm_commit_d', '0/6')`);
+    await a.query(`SELECT pg_replication_origin_advance('pgmm_commit_1_0', '0/6')`);
     await b.query(`SELECT pg_create_logical_replication_slot('pgmm_1', 'pgoutput')`);
     await b.query(`SELECT pg_logical_emit_message(false, 'x', repeat('x', 2000000))`);
     const report = await verify(targetsOfUris(uris), { waitMs: 0, maxSlotLag: 1_000_000 });
     expect(report.differences).toMatchObject([{ kind: 'slot', object: 'slot pgmm_1' }]);
     expect(await differing()).toEqual([]);
     await b.query(`SELECT pg_drop_replication_slot('pgmm_1')`);
-    for (const client of [a, b]) await client.query(`SELECT pg_replication_origin_drop('pgmm_commit_d')`);
+    for (const client of [a, b]) await client.query(`SELECT pg_replication_origin_drop('pgmm_commit_1_0')`);
   });
 
   it('waits for differences to go away', async () => {

@@ -1,13 +1,15 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { CommitProgress } from '../../commit/core/commit-progress.ts';
+import { positionsByLanes, toIndex } from '../../replication/commit-origins.ts';
 import type { Target } from './targets.ts';
 
 /** One node, held in a transaction whose snapshot doesn't change. */
 export interface Snapshot {
   readonly name: string;
   readonly client: pg.Client;
-  /** What its committers have noted down, by the name of the origin: see design, "committer". */
-  readonly committed: ReadonlyMap<string, string>;
+  /** What the origins of its committers say, of all databases. */
+  readonly committed: CommitProgress;
 }
 
 /** Text forms must not depend on how a server or a role is configured. */
@@ -19,7 +21,7 @@ SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '30s'; SET LOCAL quote
 
 const COMMITTED = `
 SELECT external_id AS name, remote_lsn::text AS lsn FROM pg_catalog.pg_replication_origin_status
-WHERE external_id LIKE 'pgmm\\_commit\\_%' ORDER BY external_id`;
+WHERE external_id LIKE 'pgmm\\_commit\\_%'`;
 
 /**
  * A snapshot of every node, all at the same place of the commit order if they come to one within `waitMs`. Where nodes are
@@ -56,8 +58,11 @@ export function agree(snapshots: readonly Snapshot[]): boolean {
   return new Set(snapshots.map(({ committed }) => describeCommitted(committed))).size <= 1;
 }
 
-export function describeCommitted(committed: ReadonlyMap<string, string>): string {
-  return committed.size === 0 ? 'nothing' : [...committed].map(([name, lsn]) => `${name} ${lsn}`).join(', ');
+export function describeCommitted({ contiguous, highest }: CommitProgress): string {
+  if (highest === 0) return 'nothing';
+  return highest === contiguous
+    ? `up to ${contiguous}`
+    : `up to ${contiguous}, and of what comes later up to ${highest}`;
 }
 
 async function connect(client: pg.Client, target: Target, database: string): Promise<void> {
@@ -72,5 +77,6 @@ async function open(client: pg.Client, name: string): Promise<Snapshot> {
   await client.query(`BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; ${SETTINGS}`);
   // The first query takes the snapshot.
   const { rows } = await client.query<{ name: string; lsn: string }>(COMMITTED);
-  return { name, client, committed: new Map(rows.map((row) => [row.name, row.lsn])) };
+  const positions = positionsByLanes(rows.map((row) => [row.name, toIndex(row.lsn)]));
+  return { name, client, committed: new CommitProgress([...positions.values()]) };
 }

@@ -3,7 +3,7 @@ import type { PgError } from '../../runtime/errors.ts';
 import { logIndex, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
 import { literal } from '../../runtime/sql-text.ts';
 import type { ConnectionOptions } from '../../wire/connection.ts';
-import { lanesOf } from '../commit-origins.ts';
+import { parseCommitOrigin } from '../commit-origins.ts';
 import { GID_PREFIX } from '../apply/transaction-replay.ts';
 import { Message, readLogicalMessage, readLsn } from '../pgoutput/messages.ts';
 import { ReplicationStream } from '../replication-stream.ts';
@@ -116,10 +116,10 @@ export class HistoryReader {
   #onOrigin(bytes: Buffer, at: number, end: number): void {
     const name = bytes.toString('latin1', at + 9, end - 1);
     const index = logIndex(Number(readLsn(bytes, at + 1)));
-    const lanes = lanesOf(name);
-    if (lanes === undefined || index <= this.#options.after) return;
+    const committer = parseCommitOrigin(name);
+    if (committer === undefined || index <= this.#options.after) return;
     this.#index = index;
-    this.#isStrict = lanes === 1;
+    this.#isStrict = committer.lanes === 1;
     this.#gid = '';
     this.#records.begin(!this.#options.headersOnly);
   }
