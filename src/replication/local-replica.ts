@@ -23,7 +23,7 @@ export interface ReplicaEvents {
   rolledBack(gid: Gid): void;
   blocked(
     gid: Gid,
-    holder: { type: 'backend'; pid: number } | { type: 'transaction'; gid: Gid },
+    holder: { type: 'backend'; pid: number; standing?: Gid | undefined } | { type: 'transaction'; gid: Gid },
     table: string | undefined,
   ): void;
   decoded(gid: Gid, database: string, data: Uint8Array | undefined): void;
@@ -481,6 +481,13 @@ export class LocalReplica {
     const { events } = this.#options;
     const other = holder.type === 'prepared' ? (holder.gid as Gid) : database.pool.gidOf(holder.pid);
     if (other === gid) return;
+    // Whom it wouldn't get past in any case, wherever that one stands in the queue.
+    const pids = holder.type === 'backend' && other === undefined ? [...between, holder.pid] : between;
+    for (const pid of pids) {
+      const standing = this.#options.victim(pid)?.standing;
+      if (standing !== undefined && isOlder(standing, gid))
+        return events.blocked(gid, { type: 'backend', pid, standing }, table);
+    }
     if (other === undefined) {
       if (holder.type === 'backend') events.blocked(gid, { type: 'backend', pid: holder.pid }, table);
     } else {

@@ -25,6 +25,7 @@ export type SessionEvent =
   | 'aborted'
   | 'unknown'
   | 'retried'
+  | 'repeated'
   | 'refused'
   | 'victim';
 
@@ -102,6 +103,8 @@ export class Context implements ContextParts {
   ordinal = 0;
   /** What the transaction in progress has locked, it has locked since this position in the WAL; undefined: nothing, as far as is known. */
   locksSince: Lsn | undefined;
+  /** The transaction in progress locks whole tables; see `ConflictVictim.standing`. */
+  stands = false;
   /** The first transaction of this client that lost a conflict since its last commit. */
   #senior: Gid | undefined;
   #turn: Turn | undefined;
@@ -143,12 +146,13 @@ export class Context implements ContextParts {
   }
 
   clientSegment(
-    options: { after?: InjectedSegment | undefined; offset?: number; skip?: Skip | undefined } = {},
+    options: { after?: InjectedSegment | undefined; offset?: number; skip?: Skip | undefined; repeatable?: boolean } = {},
   ): ClientSegment {
     return new ClientSegment({
       after: options.after,
       offset: options.offset ?? 0,
       skip: options.skip ?? { left: 0 },
+      repeatable: options.repeatable ?? false,
       release: (held) => this.client.push(...held),
     });
   }
@@ -160,12 +164,19 @@ export class Context implements ContextParts {
     this.gid = undefined;
     this.ordinal = 0;
     this.locksSince = undefined;
+    this.stands = false;
   }
 
   /** To be called before a statement of a transaction is sent. `byText`: it looks as if it locked rows or tables. */
   mayLock(byText: boolean): void {
     if (!byText && !this.classifier.hidesLocks) return;
     this.locksSince ??= this.locks.position(this.database);
+  }
+
+  /** A statement that locks whole tables comes next: the transaction has its name, and with it its priority, from here on. */
+  stand(): void {
+    this.transactionName();
+    this.stands = true;
   }
 
   transactionName(): Gid {

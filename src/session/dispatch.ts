@@ -16,7 +16,7 @@ import { attendReads } from './procedures/reads.ts';
 import { Script } from './procedures/script.ts';
 import { checkOnly, wrapped } from './procedures/wrapped.ts';
 import { Questions } from './questions.ts';
-import { changesReads } from '../sql/kinds.ts';
+import { changesReads, locksTables } from '../sql/kinds.ts';
 import { PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
 import type { Prepared } from './statements.ts';
@@ -349,6 +349,7 @@ export class Dispatcher {
         const prepared = statements.portal(readExecute(bytes, start, end));
         if (needsAttention(context, prepared)) return new Batch(context, context.link.open).run(true);
         context.mayLock(prepared.locks);
+        if (locksTables(prepared.kind)) context.stand();
         if (prepared.kind.type === 'local') this.#openSegment().forgets.push(prepared.kind.forgets);
         if (prepared.setsReads) context.reads.touch();
         else if (prepared.kind.type === 'savepoint') context.reads.control();

@@ -3,6 +3,7 @@ import { editError, errorResponse, readError } from '../wire/backend-messages.ts
 import { Frontend } from '../wire/codes.ts';
 import { ClientStream } from '../wire/client-stream.ts';
 import type { Turn } from '../commit/turns.ts';
+import type { Gid } from '../runtime/ids.ts';
 import type { Classifier } from '../sql/classifier.ts';
 import { Context } from './context.ts';
 import type { Procedure, SessionHooks } from './context.ts';
@@ -20,6 +21,8 @@ import { Statements } from './statements.ts';
 
 /** Bytes that may wait while the session is busy, before the client's socket is paused. */
 const HIGH_WATER = 64 * 1024;
+/** Milliseconds for which a transaction block that locks whole tables keeps its standing while its client sends nothing. */
+const STANDS_IDLE = 1000;
 /** What stands in for the rest of a CopyData message. */
 const PADDING = Buffer.alloc(64 * 1024);
 
@@ -59,6 +62,8 @@ export class Engine implements ConflictVictim {
   #pumping = false;
   /** The server got something else for the rest of a CopyData message. */
   #restIsDropped = false;
+  /** When the server last answered something, in monotonic milliseconds. */
+  #answeredAt = 0;
   /** Got it: whatever the server finds wrong with that, the client must not hear of it. */
   #padded: Segment | undefined;
   /** The server ended the session while a transaction was being committed, and the client was not told so. */
@@ -144,6 +149,13 @@ export class Engine implements ConflictVictim {
   /** A cancel request has come; true when it was for something that the server knows nothing of. */
   cancel(): boolean {
     return this.#context.reads.cancel();
+  }
+
+  get standing(): Gid | undefined {
+    const { stands, gid, aborted, doomed } = this.#context;
+    if (!stands || aborted !== undefined || doomed !== undefined) return undefined;
+    const runs = this.#procedure !== undefined || this.#link.queue.length > 0;
+    return runs || performance.now() - this.#answeredAt < STANDS_IDLE ? gid : undefined;
   }
 
   abort(error: PgError): void {
@@ -263,6 +275,7 @@ export class Engine implements ConflictVictim {
   }
 
   #onSegmentDone(segment: Segment): void {
+    this.#answeredAt = performance.now();
     if (segment instanceof PassSegment && segment.retry) this.#retry = segment;
   }
 
@@ -276,6 +289,7 @@ export class Engine implements ConflictVictim {
     if (segment === undefined) return undefined;
     const { aborted, doomed } = context;
     if (aborted !== undefined && (sqlstate === '57014' || segment === this.#padded)) {
+      if (segment instanceof ClientSegment && segment.repeatable) return 'drop';
       aborted.told = true;
       return errorResponse(aborted.error);
     }

@@ -1,5 +1,5 @@
 import type { StatementKind } from '../sql/kinds.ts';
-import { MAYBE, READ, WRITE, changesReads, takesSnapshot, unsupported } from '../sql/kinds.ts';
+import { MAYBE, READ, WRITE, changesReads, locksTables, takesSnapshot, unsupported } from '../sql/kinds.ts';
 import type { Statement } from '../sql/classify.ts';
 import type { Context } from './context.ts';
 
@@ -79,7 +79,7 @@ function summarise(statements: readonly Statement[], text: string): Judgement {
   const [statement] = statements;
   const { kind, locks } = statement;
   if (kind.type === 'read') return READING;
-  if (kind.type === 'write')
+  if (kind.type === 'write' && !locksTables(kind))
     return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn, locks, setsReads: namesReadSetting(text) };
   if (kind.type === 'local') return { type: 'local', statement };
   return { type: 'single', statement, text };
@@ -113,7 +113,8 @@ export function showsData(judgement: Judgement): boolean {
 const isHarmlessLocal = (kind: StatementKind): boolean =>
   kind.type === 'read' || (kind.type === 'local' && kind.forgets.what === 'nothing');
 
-const isQuiet = (kind: StatementKind): boolean => kind.type === 'write' || isHarmlessLocal(kind);
+const isQuiet = (kind: StatementKind): boolean =>
+  (kind.type === 'write' && !locksTables(kind)) || isHarmlessLocal(kind);
 
 function refusal(kind: StatementKind): Judgement {
   return kind.type === 'unsupported' ? { type: 'refused', reason: kind.reason, hint: kind.hint } : READING;

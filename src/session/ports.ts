@@ -21,6 +21,11 @@ export type CommitLevel = 'on' | 'remote_apply';
 /** A client's transaction that another node's transaction may have to overrule. */
 export interface ConflictVictim {
   /**
+   * The name of the transaction in progress, where it does not give way to every other but to older ones only: while it runs a statement that
+   * locks whole tables. Undefined for every other transaction that is not prepared.
+   */
+  readonly standing: Gid | undefined;
+  /**
    * Rolls back the transaction in progress, if it is not being prepared yet, and lets the client find `error` as the
    * answer to its current or next statement. Idempotent; does nothing when no transaction is open.
    */

@@ -122,6 +122,8 @@ export class ClientSegment extends Segment {
   readonly after: InjectedSegment | undefined;
   /** Characters before this part of a query string: the server counts positions from the part's beginning. */
   readonly offset: number;
+  /** The client is not told when it loses a conflict: it is run again. */
+  readonly repeatable: boolean;
   readonly #skip: Skip;
   readonly #release: (held: Buffer[]) => void;
   /** A Flush was the last message of the client: it waits for all there is. */
@@ -138,12 +140,14 @@ export class ClientSegment extends Segment {
     after?: InjectedSegment | undefined;
     offset?: number;
     skip?: Skip;
+    repeatable?: boolean;
   }) {
     super();
     this.#release = options.release;
     this.after = options.after;
     this.offset = options.offset ?? 0;
     this.#skip = options.skip ?? { left: 0 };
+    this.repeatable = options.repeatable ?? false;
   }
 
   wants(type: number): boolean {

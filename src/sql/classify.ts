@@ -1,6 +1,6 @@
 import { DDL_RULES } from './ddl.ts';
 import type { StatementKind } from './kinds.ts';
-import { COPY_IN, LOCAL, MAYBE, READ, WRITE, unsupported } from './kinds.ts';
+import { COPY_IN, LOCAL, MAYBE, READ, TRUNCATE, WRITE, unsupported } from './kinds.ts';
 import { UNSUPPORTED_FUNCTIONS } from './names.ts';
 import { child, descendants, firstEntry, flag, list, parse, text } from './parser.ts';
 import type { Node, RawStatement } from './parser.ts';
@@ -33,7 +33,7 @@ const RULES: Readonly<Partial<Record<string, Rule>>> = {
   UpdateStmt: WRITE,
   DeleteStmt: WRITE,
   MergeStmt: WRITE,
-  TruncateStmt: WRITE,
+  TruncateStmt: TRUNCATE,
   CopyStmt: classifyCopy,
   CallStmt: MAYBE,
   DoStmt: MAYBE,

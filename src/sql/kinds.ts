@@ -43,6 +43,8 @@ export const READ: StatementKind = { type: 'read' };
 export const MAYBE: StatementKind = { type: 'write', certain: false, copyIn: false };
 /** Changes data if it runs. */
 export const WRITE: StatementKind = { type: 'write', certain: true, copyIn: false };
+/** TRUNCATE: changes data, under a lock of the whole table. */
+export const TRUNCATE: StatementKind = { type: 'write', certain: true, copyIn: false };
 export const COPY_IN: StatementKind = { type: 'write', certain: true, copyIn: true };
 export const DDL: StatementKind = { type: 'ddl' };
 export const LOCAL: StatementKind = { type: 'local', forgets: { what: 'nothing' } };
@@ -60,6 +62,11 @@ export const READ_SETTING: StatementKind = { type: 'local', forgets: { what: 'no
 export function changesReads(kind: StatementKind): boolean {
   if (kind.type === 'set-read-only') return kind.sql === 'RESET ALL';
   return kind === READ_SETTING || (kind.type === 'local' && kind.forgets.what === 'everything');
+}
+
+/** Whether a statement locks whole tables against all who write to them. */
+export function locksTables(kind: StatementKind): boolean {
+  return kind.type === 'ddl' || kind === TRUNCATE;
 }
 
 /** Whether a statement shows data, so that it matters how new that is. */

@@ -52,8 +52,8 @@ export type ParticipantEvent =
 
 /** Who holds the lock that a replay waits for. */
 export type Holder =
-  /** A backend: a client's, or a stranger's. Not prepared. */
-  | { readonly type: 'backend'; readonly pid: number }
+  /** A backend: a client's, or a stranger's. Not prepared. `standing`: its transaction locks whole tables, and gives way to older ones only. */
+  | { readonly type: 'backend'; readonly pid: number; readonly standing?: Gid | undefined }
   /** A transaction of this cluster that is prepared here, or is being replayed here. */
   | { readonly type: 'transaction'; readonly gid: Gid };
 
@@ -330,12 +330,18 @@ export class Participant {
 
   /**
    * Conflict rule (design, "Conflicts"): a transaction that is not prepared gives way; between two prepared ones the older
-   * wins, on every node alike. One that is decided, either way, is only waited for. What is missing here was decided
+   * wins, on every node alike. One that locks whole tables stands against younger ones before it is prepared as well: among steady
+   * writes something always waits for it, so it would never come to be. One that is decided, either way, is only waited for. What is missing here was decided
    * while whoever holds its locks prepared without having seen it: that can't commit any more, and its origin is asked.
    */
   #onBlocked(t: Foreign, holder: Holder, table: string | undefined): void {
     if (t.state !== 'applying' && t.state !== 'missing') return;
     if (holder.type === 'backend') {
+      const standing = holder.standing === undefined ? undefined : parseGid(holder.standing);
+      if (t.index === 0 && standing !== undefined && comparePriority(standing, t.parts) < 0) {
+        t.doomed = { type: 'vote', error: reports.overruled(holder.standing!, standing, table) };
+        return this.#emit({ type: 'cancel-apply', gid: t.gid });
+      }
       return this.#emit({ type: 'overrule-backend', pid: holder.pid, error: reports.overruled(t.gid, t.parts, table) });
     }
     const other = parseGid(holder.gid);

@@ -1,5 +1,5 @@
 import type { PgError } from '../../runtime/errors.ts';
-import { needsTransaction } from '../../sql/kinds.ts';
+import { locksTables, needsTransaction } from '../../sql/kinds.ts';
 import type { StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse } from '../../wire/backend-messages.ts';
 import { Frontend } from '../../wire/codes.ts';
@@ -371,6 +371,7 @@ export class Batch {
     const { commits, link } = this.#context;
     const refusal = kind.certain && link.status === 'T' ? commits.refusal() : undefined;
     if (refusal !== undefined) return yield* this.#refuse(refusal);
+    if (locksTables(kind)) this.#context.stand();
     if (kind.copyIn) yield* this.#copyIn(bytes, start, end);
     else this.#sender.forward(bytes, start, end);
   }

@@ -131,8 +131,8 @@ export function* rollBack(context: Context, style: Style): Procedure {
   context.forgetTransaction();
 }
 
-/** The error of a lost conflict, for the client. */
-function takeAbort(context: Context): Buffer | undefined {
+/** The error of a lost conflict, for the client; undefined where none was lost. */
+export function takeAbort(context: Context): Buffer | undefined {
   const error = context.aborted?.error;
   context.aborted = undefined;
   context.noteLoss();

@@ -49,6 +49,7 @@ export function* announceDdl(context: Context, style: Style, statement: string):
     `SELECT pg_catalog.pg_logical_emit_message(true, 'pgmm:ddl', pg_catalog.decode('${content}', 'hex')), pg_catalog.set_config('multimaster.ddl', ${literal(token)}, true)`,
   );
   yield* answered(announced);
+  if (announced.failed === undefined) context.stand();
   return announced.failed;
 }
 

@@ -1,6 +1,6 @@
 import { PgError } from '../../runtime/errors.ts';
 import type { Statement } from '../../sql/classify.ts';
-import { changesReads, takesSnapshot } from '../../sql/kinds.ts';
+import { changesReads, locksTables, takesSnapshot } from '../../sql/kinds.ts';
 import type { StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse, textRow } from '../../wire/backend-messages.ts';
 import { refused, settled } from '../context.ts';
@@ -10,6 +10,7 @@ import { namesReadSetting } from '../judge.ts';
 import type { ClientSegment } from '../segments.ts';
 import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
+import { exclusive } from './exclusive.ts';
 import { failTransaction } from './fail.ts';
 import { attendReads } from './reads.ts';
 import { beginChained, commitExplicit, keepWritable } from './explicit.ts';
@@ -65,6 +66,27 @@ export class Script {
     const context = this.#context;
     yield* settled(context);
     this.#blockFromStatus();
+    if (this.#isExclusive) {
+      const [{ kind, start, end }] = this.#parts;
+      const offset = characters(this.#text, start);
+      yield* exclusive(context, { text: this.#text.slice(start, end), offset, isDdl: kind.type === 'ddl' });
+    } else {
+      yield* this.#each();
+    }
+    context.sendReady();
+  }
+
+  /** One statement that locks whole tables, and nothing else. In a read-only session PostgreSQL's own error is the answer. */
+  get #isExclusive(): boolean {
+    return (
+      this.#block === 'none' &&
+      this.#parts.length === 1 &&
+      locksTables(this.#parts[0].kind) &&
+      !this.#context.link.clientReadOnly
+    );
+  }
+
+  *#each(): Procedure {
     for (const part of this.#parts) {
       this.#last?.release();
       this.#last = undefined;
@@ -72,7 +94,6 @@ export class Script {
       if (this.#failed) break;
     }
     yield* this.#end();
-    context.sendReady();
   }
 
   *#end(): Procedure {
@@ -141,6 +162,7 @@ export class Script {
   *#plain(part: Part): Procedure {
     this.#ensureBlock();
     this.#context.mayLock(part.locks);
+    if (locksTables(part.kind) && this.#context.link.status !== 'E') this.#context.stand();
     const segment = this.#context.clientSegment({ offset: characters(this.#text, part.start) });
     yield* this.#send(segment, this.#context.encode(this.#text.slice(part.start, part.end)));
     if (part.kind.type === 'local') this.#context.statements.forget(part.kind.forgets);
@@ -288,7 +310,7 @@ function joinPlain(statements: readonly Statement[], mustPart: (part: Part) => b
 }
 
 function isPlain(kind: StatementKind): boolean {
-  return kind.type === 'read' || kind.type === 'write' || (kind.type === 'local' && kind.forgets.what === 'nothing');
+  return kind.type === 'read' || (kind.type === 'write' && !locksTables(kind)) || (kind.type === 'local' && kind.forgets.what === 'nothing');
 }
 
 /** How many characters, as PostgreSQL counts them, come before an offset in UTF-16 units. */
