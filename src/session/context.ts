@@ -146,7 +146,12 @@ export class Context implements ContextParts {
   }
 
   clientSegment(
-    options: { after?: InjectedSegment | undefined; offset?: number; skip?: Skip | undefined; repeatable?: boolean } = {},
+    options: {
+      after?: InjectedSegment | undefined;
+      offset?: number;
+      skip?: Skip | undefined;
+      repeatable?: boolean;
+    } = {},
   ): ClientSegment {
     return new ClientSegment({
       after: options.after,

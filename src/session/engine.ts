@@ -152,8 +152,8 @@ export class Engine implements ConflictVictim {
   }
 
   get standing(): Gid | undefined {
-    const { stands, gid, aborted, doomed } = this.#context;
-    if (!stands || aborted !== undefined || doomed !== undefined) return undefined;
+    const { stands, gid } = this.#context;
+    if (!stands || this.#link.status !== 'T') return undefined;
     const runs = this.#procedure !== undefined || this.#link.queue.length > 0;
     return runs || performance.now() - this.#answeredAt < STANDS_IDLE ? gid : undefined;
   }
@@ -164,6 +164,7 @@ export class Engine implements ConflictVictim {
     if (context.committing || context.aborted !== undefined || context.doomed !== undefined) return;
     if (this.idle) return;
     context.aborted = { error, told: false };
+    context.stands = false;
     if (link.queue.length > 0) {
       if (link.copying) this.#failCopy();
       context.cancel = this.#options.cancel(() => context.aborted !== undefined && link.queue.length > 0);
@@ -255,7 +256,7 @@ export class Engine implements ConflictVictim {
     if (this.#link.status === 'I') {
       context.doomed = undefined;
       if (!this.#hasTurn) context.endTurn('other');
-      if (context.revealed) context.forgetTransaction();
+      if (context.revealed || context.stands) context.forgetTransaction();
     }
     const retry = this.#retry;
     this.#retry = undefined;

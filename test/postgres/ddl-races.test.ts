@@ -5,7 +5,7 @@ import { startPostgres, type TestPostgres } from '../support/postgres.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 /** How often each pair runs at once on two nodes: who is first differs. */
-const ROUNDS = Number(process.env['PGMM_DDL_ROUNDS'] ?? 4);
+const ROUNDS = Number(process.env['PGMM_DDL_ROUNDS'] ?? 3);
 
 interface Pair {
   readonly name: string;

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import pg from 'pg';
+import type pg from 'pg';
 import type { Rng } from '../sim/rng.ts';
 import { ReplayCluster } from '../support/replay-cluster.ts';
 import { LoadWriter, type WriterTransaction } from './load-writers.ts';

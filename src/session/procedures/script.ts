@@ -310,7 +310,11 @@ function joinPlain(statements: readonly Statement[], mustPart: (part: Part) => b
 }
 
 function isPlain(kind: StatementKind): boolean {
-  return kind.type === 'read' || (kind.type === 'write' && !locksTables(kind)) || (kind.type === 'local' && kind.forgets.what === 'nothing');
+  return (
+    kind.type === 'read' ||
+    (kind.type === 'write' && !locksTables(kind)) ||
+    (kind.type === 'local' && kind.forgets.what === 'nothing')
+  );
 }
 
 /** How many characters, as PostgreSQL counts them, come before an offset in UTF-16 units. */

@@ -5,6 +5,7 @@ import { NodeCore } from '../../../src/cluster/core/node-core.ts';
 import type { NodeEffect, NodeEvent } from '../../../src/cluster/core/types.ts';
 import type { LogCommand } from '../../../src/commit/core/types.ts';
 import { formatGid } from '../../../src/commit/gid.ts';
+import { STEPS } from '../../../src/runtime/hybrid-clock.ts';
 import { epoch, logIndex, nodeId, type Gid } from '../../../src/runtime/ids.ts';
 
 const [one, two, three] = [1, 2, 3].map(nodeId);
@@ -219,4 +220,34 @@ test('what the log commits is not abandoned, although nothing but the queue know
   story.step({ type: 'postgres-down' });
   expect(story.core.knows(gid)).toBe(false);
   expect(story.core.isAbandoned(gid)).toBe(false);
+});
+
+test('a backend that locks whole tables gives way to older transactions only, and to what is decided', () => {
+  const named = (node: number, at: number, sequence: number, clock: number): Gid =>
+    formatGid({ cluster: 'test', node: nodeId(node), epoch: epoch(at), sequence, clock: clock * STEPS });
+  const standing = named(1, 1, 1, 5);
+  const [older, younger] = [named(2, 2, 1, 4), named(2, 2, 2, 6)];
+  const blocked = (story: Story, theirs: Gid) =>
+    story.step({ type: 'blocked', gid: theirs, holder: { type: 'backend', pid: 7, standing }, table: 't' });
+  const overruled = { type: 'overrule-backend', pid: 7, error: { sqlstate: '40001' } };
+
+  const story = new Story().join();
+  story.admit(2);
+  for (const theirs of [older, younger]) {
+    const message = { t: 'announce', gid: theirs, database: 'app', dependsOn: logIndex(0) } as const;
+    story.step({ type: 'message', from: two, message });
+  }
+  expect(blocked(story, older)).toMatchObject([overruled]);
+  expect(blocked(story, younger)).toEqual([{ type: 'cancel-apply', gid: younger }]);
+  const cancelled = { sqlstate: '57014', message: 'cancelled' };
+  expect(story.step({ type: 'applied', gid: younger, error: cancelled })).toMatchObject([
+    { type: 'send', to: two, message: { t: 'vote', gid: younger, error: { sqlstate: '40001' } } },
+  ]);
+
+  const behind = new Story();
+  behind.postgresUp();
+  behind.admit(2);
+  const decided = named(2, 1, 3, 7);
+  behind.commit(decided);
+  expect(blocked(behind, decided)).toMatchObject([overruled]);
 });
