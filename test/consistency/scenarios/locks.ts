@@ -1,4 +1,4 @@
-import { LEVELS, always, errors, type Scenario, type Section } from './scenario.ts';
+import { LEVELS, always, errors, never, type Scenario, type Section } from './scenario.ts';
 
 const TABLE = ['CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL)', 'CREATE TABLE log (n int)'];
 const ROWS = 'DELETE FROM t; DELETE FROM log; INSERT INTO t VALUES (1, 0), (2, 0)';
@@ -54,12 +54,12 @@ export const locks: Section = {
       cluster: { text: 'nobody waits; at the commit of the DELETE, the other fails', errors: always('40001') },
     },
     guard('FOR UPDATE', {
-      server: { text: 'the second waits', errors: always() },
+      server: { text: 'the second waits', errors: never },
       cluster: { text: 'both commit', errors: always('40001') },
       missing: { what: NOT_CARRIED, levels: TOGETHER },
     }),
     guard('FOR NO KEY UPDATE', {
-      server: { text: 'the second waits', errors: always() },
+      server: { text: 'the second waits', errors: never },
       cluster: { text: 'both commit', errors: always('40001') },
       missing: { what: NOT_CARRIED, levels: TOGETHER },
     }),
@@ -77,7 +77,7 @@ export const locks: Section = {
         ['DELETE FROM t WHERE id = (SELECT id FROM t ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id'],
       ],
       state: STATE,
-      server: { text: 'each takes another row', errors: errors([], ['40001']) },
+      server: { text: 'each takes another row', errors: never },
       cluster: { text: 'both take the same row; at the commit of the first, the other fails', errors: always('40001') },
     },
     {
@@ -89,11 +89,11 @@ export const locks: Section = {
         ['LOCK TABLE log IN EXCLUSIVE MODE', NEXT],
       ],
       state: STATE,
-      server: { text: 'the second waits', errors: always() },
+      server: { text: 'the second waits', errors: never },
       cluster: { text: 'nobody waits; at the commit of the first, the other fails', errors: always('40001') },
     },
     {
-      conflict: 'LOCK TABLE … IN SHARE MODE, and INSERT into another table',
+      conflict: 'LOCK TABLE … IN SHARE ROW EXCLUSIVE MODE, and INSERT into another table',
       tables: TABLE,
       rows: ROWS,
       sessions: [
@@ -101,7 +101,7 @@ export const locks: Section = {
         ['LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE', NEXT],
       ],
       state: STATE,
-      server: { text: 'the second waits', errors: always() },
+      server: { text: 'the second waits', errors: never },
       cluster: { text: 'both commit', errors: always('40001') },
       missing: { what: NO_TABLE_LOCKS, levels: LEVELS },
     },

@@ -61,7 +61,7 @@ export const reading: Section = {
       conflict: 'Long fork: two writers of different rows, two readers of both',
       tables: TABLE,
       rows: TWO,
-      sessions: ['UPDATE t SET v = 1 WHERE id = 1', 'UPDATE t SET v = 1 WHERE id = 2', [BOTH, BOTH], [BOTH, BOTH]],
+      sessions: ['UPDATE t SET v = 1 WHERE id = 1', 'UPDATE t SET v = 1 WHERE id = 2', BOTH, BOTH],
       state: ALL,
       server: { text: 'readers agree on who was first', errors: never },
       cluster: { text: 'the same: every node commits in one order', errors: never },
