@@ -15,6 +15,8 @@ export interface ExclusiveStatement {
   readonly offset: number;
   /** Replayed as a statement; TRUNCATE is not. */
   readonly isDdl: boolean;
+  /** It may lock rows or other tables as well. */
+  readonly locks: boolean;
 }
 
 /** Tries, the first one included. Who lost keeps its priority, so each further try has fewer transactions to lose to. */
@@ -53,6 +55,7 @@ function* lockTimeout(context: Context): Procedure<number> {
 
 function* attemptOnce(context: Context, statement: ExclusiveStatement): Procedure<Attempt> {
   context.injectBegin('simple');
+  context.mayLock(statement.locks);
   const error = yield* begin(context, statement);
   if (hasLost(context)) return yield* lose(context);
   if (error !== undefined) {

@@ -67,9 +67,9 @@ export class Script {
     yield* settled(context);
     this.#blockFromStatus();
     if (this.#isExclusive) {
-      const [{ kind, start, end }] = this.#parts;
+      const [{ kind, start, end, locks }] = this.#parts;
       const offset = characters(this.#text, start);
-      yield* exclusive(context, { text: this.#text.slice(start, end), offset, isDdl: kind.type === 'ddl' });
+      yield* exclusive(context, { text: this.#text.slice(start, end), offset, isDdl: kind.type === 'ddl', locks });
     } else {
       yield* this.#each();
     }

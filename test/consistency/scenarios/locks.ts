@@ -1,14 +1,13 @@
-import { LEVELS, always, errors, never, type Scenario, type Section } from './scenario.ts';
+import { always, errors, never, type Scenario, type Section } from './scenario.ts';
 
 const TABLE = ['CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL)', 'CREATE TABLE log (n int)'];
 const ROWS = 'DELETE FROM t; DELETE FROM log; INSERT INTO t VALUES (1, 0), (2, 0)';
 const STATE = `SELECT 't', id, v FROM t UNION ALL SELECT 'log', n, NULL FROM log ORDER BY 1, 2`;
 const NEXT = 'INSERT INTO log SELECT coalesce(max(n), 0) + 1 FROM log';
-const TOGETHER = ['READ COMMITTED'] as const;
-const NOT_CARRIED = 'row locks that nothing is written to are not seen on other nodes';
-const NO_TABLE_LOCKS = 'LOCK TABLE is not seen on other nodes';
 
-const guard = (lock: string, scenario: Pick<Scenario, 'missing' | 'server' | 'cluster'>): Scenario => ({
+const LATE = 'nobody waits; at the commit of the first, the other fails';
+
+const guard = (lock: string, scenario: Pick<Scenario, 'server' | 'cluster'>): Scenario => ({
   conflict: `SELECT … ${lock} of one row as a guard, then INSERT elsewhere`,
   tables: TABLE,
   rows: ROWS,
@@ -33,7 +32,7 @@ export const locks: Section = {
       ],
       state: STATE,
       server: { text: 'the second waits; then it reads the new row, or fails', errors: errors([], ['40001']) },
-      cluster: { text: 'nobody waits; at the commit of the first, the other fails', errors: always('40001') },
+      cluster: { text: LATE, errors: always('40001') },
     },
     {
       conflict: 'FOR SHARE of a row that another updates',
@@ -55,18 +54,15 @@ export const locks: Section = {
     },
     guard('FOR UPDATE', {
       server: { text: 'the second waits', errors: never },
-      cluster: { text: 'both commit', errors: always('40001') },
-      missing: { what: NOT_CARRIED, levels: TOGETHER },
+      cluster: { text: LATE, errors: always('40001') },
     }),
     guard('FOR NO KEY UPDATE', {
       server: { text: 'the second waits', errors: never },
-      cluster: { text: 'both commit', errors: always('40001') },
-      missing: { what: NOT_CARRIED, levels: TOGETHER },
+      cluster: { text: LATE, errors: always('40001') },
     }),
     guard('FOR UPDATE NOWAIT', {
       server: { text: 'the second fails', errors: always('55P03') },
-      cluster: { text: 'both commit', errors: always('40001', '55P03') },
-      missing: { what: NOT_CARRIED, levels: LEVELS },
+      cluster: { text: LATE, errors: always('40001') },
     }),
     {
       conflict: 'A queue: FOR UPDATE SKIP LOCKED, then DELETE',
@@ -90,7 +86,7 @@ export const locks: Section = {
       ],
       state: STATE,
       server: { text: 'the second waits', errors: never },
-      cluster: { text: 'nobody waits; at the commit of the first, the other fails', errors: always('40001') },
+      cluster: { text: LATE, errors: always('40001') },
     },
     {
       conflict: 'LOCK TABLE … IN SHARE ROW EXCLUSIVE MODE, and INSERT into another table',
@@ -102,8 +98,7 @@ export const locks: Section = {
       ],
       state: STATE,
       server: { text: 'the second waits', errors: never },
-      cluster: { text: 'both commit', errors: always('40001') },
-      missing: { what: NO_TABLE_LOCKS, levels: LEVELS },
+      cluster: { text: LATE, errors: always('40001') },
     },
   ],
 };
