@@ -1,23 +1,27 @@
+import { fileURLToPath } from 'node:url';
+import { format, resolveConfig } from 'prettier';
 import { SECTIONS } from './all.ts';
 import type { Errors, Scenario } from './scenario.ts';
+
+export const DOCUMENT = fileURLToPath(new URL('../../../docs/isolation.md', import.meta.url));
 
 const BEGIN = '<!-- scenarios:begin -->';
 const END = '<!-- scenarios:end -->';
 
 /** Markdown with the tables of all scenarios in place of what stood between the two marks. */
-export function withTables(document: string): string {
+export async function withTables(document: string): Promise<string> {
   const [begin, end] = [document.indexOf(BEGIN), document.indexOf(END)];
   if (begin === -1 || end < begin) throw new Error(`the document has no ${BEGIN} … ${END}`);
   const tables = SECTIONS.map(({ title, scenarios }) => `## ${title}\n\n${table(scenarios)}`);
-  return [document.slice(0, begin) + BEGIN, ...tables, document.slice(end)].join('\n\n');
+  const text = [document.slice(0, begin) + BEGIN, ...tables, document.slice(end)].join('\n\n');
+  return await format(text, { ...(await resolveConfig(DOCUMENT)), parser: 'markdown' });
 }
 
 function table(scenarios: readonly Scenario[]): string {
-  const rows = scenarios.map(({ conflict, server, cluster, missing }) => [
+  const rows = scenarios.map(({ conflict, server, cluster }) => [
     conflict,
     cell(server.text, server.errors),
-    cell(cluster.text, cluster.errors) +
-      (missing === undefined ? '' : `. **Not as on one server yet**: ${missing.what}`),
+    cell(cluster.text, cluster.errors),
   ]);
   return [['conflict', 'one server', 'two nodes'], ['---', '---', '---'], ...rows]
     .map((row) => `| ${row.join(' | ')} |`)
