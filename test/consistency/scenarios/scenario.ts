@@ -28,11 +28,6 @@ export interface Scenario {
   readonly state: string;
   readonly server: { readonly text: string; readonly errors: Errors };
   readonly cluster: { readonly text: string; readonly errors: Errors };
-  /**
-   * What this build lacks, so that the cluster does what one server never does: some run must show it, as long as this stands here.
-   * `levels`: at which; at the others the scenario holds.
-   */
-  readonly missing?: { readonly what: string; readonly levels: readonly Level[] };
 }
 
 export interface Section {
