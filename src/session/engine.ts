@@ -290,7 +290,10 @@ export class Engine implements ConflictVictim {
     if (segment === undefined) return undefined;
     const { aborted, doomed } = context;
     if (aborted !== undefined && (sqlstate === '57014' || segment === this.#padded)) {
-      if (segment instanceof ClientSegment && segment.repeatable) return 'drop';
+      if (segment instanceof ClientSegment && segment.repeatable) {
+        segment.withheld = true;
+        return 'drop';
+      }
       aborted.told = true;
       return errorResponse(aborted.error);
     }

@@ -124,6 +124,8 @@ export class ClientSegment extends Segment {
   readonly offset: number;
   /** The client is not told when it loses a conflict: it is run again. */
   readonly repeatable: boolean;
+  /** It has lost one, and the client was not told. */
+  withheld = false;
   readonly #skip: Skip;
   readonly #release: (held: Buffer[]) => void;
   /** A Flush was the last message of the client: it waits for all there is. */

@@ -57,7 +57,7 @@ function* attemptOnce(context: Context, statement: ExclusiveStatement): Procedur
   context.injectBegin('simple');
   context.mayLock(statement.locks);
   const error = yield* begin(context, statement);
-  if (hasLost(context)) return yield* lose(context);
+  if (context.aborted !== undefined) return yield* lose(context);
   if (error !== undefined) {
     yield* rollBack(context, 'simple');
     context.client.push(error);
@@ -70,7 +70,8 @@ function* attemptOnce(context: Context, statement: ExclusiveStatement): Procedur
   if (segment.failed === undefined && statement.isDdl) yield* endDdl(context, 'simple');
   // The commit sees to a loss that did not hit the statement itself.
   if (segment.failed === undefined) return yield* commit(context, segment);
-  if (hasLost(context)) return yield* lose(context);
+  if (segment.withheld) return yield* lose(context);
+  // An error of its own, which the client has been told, whatever it lost besides.
   yield* rollBack(context, 'simple');
   return { done: true };
 }
@@ -92,11 +93,6 @@ function* commit(context: Context, segment: ClientSegment): Procedure<Attempt> {
   if (error === undefined) segment.release();
   else context.client.push(error);
   return { done: true };
-}
-
-/** The client has not been told: as a lost connection or another error would be. */
-function hasLost({ aborted }: Context): boolean {
-  return aborted?.told === false;
 }
 
 function* lose(context: Context): Procedure<Attempt> {
