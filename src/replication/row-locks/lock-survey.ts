@@ -55,6 +55,9 @@ const PREPARED = `
 PREPARE wal (text, pg_catalog.int8, pg_catalog.int8) AS
 SELECT pg_catalog.encode(pg_catalog.pg_read_binary_file('pg_wal/' || pg_catalog.pg_walfile_name($1::pg_catalog.pg_lsn), $2, $3), 'hex');
 
+PREPARE preparing (xid) AS
+SELECT 1 FROM pg_catalog.pg_stat_get_activity(NULL) WHERE backend_xid = $1;
+
 PREPARE tables (xid) AS
 WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks WHERE pid IS NULL)
 SELECT n.nspname, c.relname, l.mode
@@ -161,7 +164,16 @@ export class LockSurvey {
     throw new PgError('58030', 'the WAL of a transaction that locked rows ends before the transaction does');
   }
 
+  /**
+   * PREPARE is in the WAL before the transaction's locks have gone over from its backend to what pg_locks shows of it: all of them have when the
+   * backend has let go of the transaction id (PrepareTransaction in xact.c). A matter of microseconds.
+   */
+  async #handedOver(xid: number): Promise<void> {
+    while ((await this.#connection.query(`EXECUTE preparing ('${xid}')`)).length > 0);
+  }
+
   async #tables(xid: number): Promise<TableLock[]> {
+    await this.#handedOver(xid);
     const rows = await this.#connection.query(`EXECUTE tables ('${xid}')`);
     return rows.map(([schema, table, mode]) => ({
       schema: schema ?? '',

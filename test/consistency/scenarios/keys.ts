@@ -101,24 +101,31 @@ const ROWS = 'DELETE FROM c; DELETE FROM p; INSERT INTO p VALUES (1, 0), (9, 0)'
 const FAMILY = `SELECT 'p', id, NULL FROM p UNION ALL SELECT 'c', id, p FROM c ORDER BY 1, 2`;
 const ORPHAN = 'nobody waits; the replay that comes second finds the parent gone, or its lock';
 
-const deletion = (name: string, action: string, server: Scenario['server']): Scenario => ({
+const deletion = (
+  name: string,
+  action: string,
+  server: Scenario['server'],
+  codes: readonly string[] = ['23503', '40001'],
+): Scenario => ({
   conflict: `DELETE of a parent and INSERT of a child: ${name}`,
   tables: [PARENT, child(action)],
   rows: ROWS,
   sessions: [['DELETE FROM p WHERE id = 1'], ['INSERT INTO c VALUES (1, 1)']],
   state: FAMILY,
   server,
-  cluster: { text: ORPHAN, errors: always('23503', '40001') },
+  cluster: { text: ORPHAN, errors: always(...codes) },
 });
 
 export const foreignKeys: Section = {
   title: 'Foreign keys',
   scenarios: [
     deletion('NO ACTION', '', { text: 'the second waits, then fails', errors: errors(['23503'], ['23503', '40001']) }),
-    deletion('RESTRICT', 'ON DELETE RESTRICT', {
-      text: 'the second waits, then fails',
-      errors: errors(['23001', '23503'], ['23001', '23503', '40001']),
-    }),
+    deletion(
+      'RESTRICT',
+      'ON DELETE RESTRICT',
+      { text: 'the second waits, then fails', errors: errors(['23001', '23503'], ['23001', '23503', '40001']) },
+      ['23001', '23503', '40001'],
+    ),
     deletion('CASCADE', 'ON DELETE CASCADE', {
       text: 'the second waits; then the child goes too, or it fails',
       errors: errors(['23503'], ['23503', '40001']),
