@@ -22,6 +22,10 @@ export interface ClusterStatus {
   readonly nodes: readonly NodeStatus[];
   /** The Redis with the third vote; null where there is none. */
   readonly referee: RefereeStatus | null;
+  /** Why this node's own vote in elections does not count; null when it does. */
+  readonly voiceless: string | null;
+  /** Other voters that say so of theirs. */
+  readonly voicelessPeers: readonly number[];
   readonly inDoubt: readonly InDoubt[];
   readonly postgres: PostgresStatus;
   /** Transactions that wrote to its PostgreSQL past the proxy since its data were last a copy, which makes it differ from the others. */

@@ -2,6 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Founders, Memory } from '../consensus/core/standing.ts';
+import type { Restored } from '../consensus/core/types.ts';
 import type { LogIndex, Lsn, NodeId } from '../runtime/ids.ts';
 import { formatLsn, parseLsn } from '../runtime/ids.ts';
 
@@ -19,6 +21,8 @@ export interface Identity {
   readonly postgres: PostgresIdentity | null;
   /** The last log entry that was known to be decided: no honest disk has less. */
   readonly decided: LogIndex;
+  /** Whether this log's voice counts in elections; see Memory. Undefined where a version that did not know of this made it. */
+  readonly voice?: { readonly counts: boolean; readonly founders: Founders | null };
 }
 
 export interface PostgresIdentity {
@@ -53,9 +57,12 @@ export interface Refusal {
 
 const refusal = (code: Refusal['code'], reason: string): Refusal => ({ code, reason });
 
-/** Whether the log that was restored from disk can be this node's. Undefined: it can, and may vote. */
-export function judgeLog(own: Identity | undefined, lastIndex: LogIndex): Refusal | undefined {
-  if (own === undefined || lastIndex >= own.decided) return undefined;
+/** Whether the log that was restored from disk can be this node's; `isNew` if there was none. Undefined: it can, and may vote. */
+export function judgeLog(own: Identity | undefined, lastIndex: LogIndex, isNew: boolean): Refusal | undefined {
+  if (own === undefined) return undefined;
+  if (isNew && own.voice?.counts === true)
+    return refusal('log-lost', 'there is no decision log in data_dir, and this node has had one');
+  if (lastIndex >= own.decided) return undefined;
   return refusal(
     'log-lost',
     `the decision log in data_dir ends at entry ${lastIndex}, and this node has had entry ${own.decided}: it was lost, or an old copy was restored`,
@@ -128,6 +135,8 @@ const FILE = 'identity.json';
 export class IdentityFile {
   readonly #path: string;
   #current: Identity | undefined;
+  /** One after the other, as they go through one file. */
+  #saving: Promise<void> = Promise.resolve();
 
   constructor(directory: string) {
     this.#path = join(directory, FILE);
@@ -140,7 +149,14 @@ export class IdentityFile {
   }
 
   /** Durable when it resolves. */
-  async save(identity: Identity): Promise<void> {
+  save(identity: Identity): Promise<void> {
+    const saved = this.#saving.then(() => this.#write(identity));
+    // Whoever asked for it learns that it failed; the next one is tried all the same.
+    this.#saving = saved.catch(() => undefined);
+    return saved;
+  }
+
+  async #write(identity: Identity): Promise<void> {
     const { postgres } = identity;
     const text = JSON.stringify({
       ...identity,
@@ -166,7 +182,14 @@ export class IdentityFile {
 
 /** Of a log that begins now. */
 export function newIdentity(cluster: string, node: NodeId): Identity {
-  return { cluster, node, log: randomUUID(), postgres: null, decided: 0 as LogIndex };
+  const voice = { counts: false, founders: null };
+  return { cluster, node, log: randomUUID(), postgres: null, decided: 0 as LogIndex, voice };
+}
+
+/** The log as a voter's memory. One that an earlier version has used counts: every log did. */
+export function memoryOf(own: Identity, { hardState, snapshot, entries }: Restored): Memory {
+  const wasUsed = hardState.term > 0 || snapshot !== null || entries.length > 0;
+  return { name: own.log, ...(own.voice ?? { counts: wasUsed, founders: null }) };
 }
 
 /** Throws on a file that can't be understood: it must not be taken for a first start. */

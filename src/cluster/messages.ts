@@ -1,5 +1,6 @@
 import type { Epoch, Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { ErrorReport, LogCommand, Rejection } from '../commit/core/types.ts';
+import type { StandingMessage } from '../consensus/core/standing.ts';
 
 /**
  * Everything that one proxy says to another. Links keep the order of what one node sends to one other; a message is lost
@@ -46,6 +47,9 @@ export type PeerMessage =
       readonly slow: boolean;
     }
   | { readonly t: 'committed'; readonly index: LogIndex }
+  | StandingMessage
+  /** To the leader: this voter has a new memory, and asks that its voice may count. */
+  | { readonly t: 'let-in'; readonly memory: string }
   | OutcomeMessage
   /** A node that was away asks a donor for what was committed after `after`. Answered on the bulk link, under `id`. */
   | {
@@ -130,4 +134,6 @@ export interface Beat {
   readonly postgres: boolean;
   /** Whether the sender's data have writes that went past its proxy, and that no other node has. */
   readonly bypassed: boolean;
+  /** Whether the sender's voice in elections counts. Not said by versions for which it always does. */
+  readonly votes?: boolean;
 }

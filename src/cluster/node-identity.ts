@@ -1,8 +1,11 @@
+import type { Founders, Memory } from '../consensus/core/standing.ts';
+import type { Restored } from '../consensus/core/types.ts';
 import type { LogIndex, Lsn, NodeId } from '../runtime/ids.ts';
 import {
   IdentityFile,
   judgeLog,
   judgePostgres,
+  memoryOf,
   newIdentity,
   type FoundPostgres,
   type Identity,
@@ -27,8 +30,6 @@ export class NodeIdentity {
   #own: Identity;
   /** A PostgreSQL bears the mark of this very log, so that it can't be a new one in the place of a lost one. */
   #confirmed = false;
-  /** What has been noted and is not saved yet. */
-  #saving: Promise<void> = Promise.resolve();
 
   constructor(directory: string, cluster: string, node: NodeId) {
     this.#file = new IdentityFile(directory);
@@ -54,8 +55,18 @@ export class NodeIdentity {
     return this.#own.postgres !== null || this.#confirmed;
   }
 
-  logRefusal(lastIndex: LogIndex): Refusal | undefined {
-    return judgeLog(this.#own, lastIndex);
+  logRefusal(lastIndex: LogIndex, isNew: boolean): Refusal | undefined {
+    return judgeLog(this.#own, lastIndex, isNew);
+  }
+
+  /** This node's log as a voter's memory, given what was restored of it. */
+  memory(restored: Restored): Memory {
+    return memoryOf(this.#own, restored);
+  }
+
+  /** Its voice counts from now on. Durable when it resolves. */
+  async counts(founders: Founders | null): Promise<void> {
+    await this.#save({ ...this.#own, voice: { counts: true, founders } });
   }
 
   /** Throws IdentityError when this PostgreSQL must not be used. To be followed by `adopt` once it is marked. */
@@ -88,7 +99,6 @@ export class NodeIdentity {
 
   #save(identity: Identity): Promise<void> {
     this.#own = identity;
-    this.#saving = this.#saving.then(() => this.#file.save(identity));
-    return this.#saving;
+    return this.#file.save(identity);
   }
 }

@@ -5,6 +5,7 @@ import { decodeCommand, decodeSnapshot, encodeCommand } from '../commit/log-code
 import * as reports from '../commit/core/reports.ts';
 import type { ErrorReport, LogCommand } from '../commit/core/types.ts';
 import type { Message } from '../consensus/core/messages.ts';
+import type { Founders, Memory } from '../consensus/core/standing.ts';
 import type { Entry, Leadership, Snapshot } from '../consensus/core/types.ts';
 import { PgError } from '../runtime/errors.ts';
 import { HybridClock, STEPS } from '../runtime/hybrid-clock.ts';
@@ -30,6 +31,8 @@ export interface DecisionLog {
   /** Appends if this node leads that term; answers the entry's index. */
   propose(payload: Uint8Array, term: number): LogIndex | undefined;
   receive(from: NodeId, message: Message): void;
+  /** This node's voice in elections counts from now on. */
+  counts(): void;
 }
 
 export interface PeerSender {
@@ -55,6 +58,8 @@ export interface ClusterNodeOptions {
   readonly retryPatience: number;
   /** Whether this node's data have writes that no other node's have. */
   readonly bypassed: () => boolean;
+  /** Keeps, durably, that this node's voice in elections counts. */
+  readonly keepVoice: (founders: Founders | null) => Promise<void>;
   readonly log: Logger;
   readonly observer: ClusterObserver;
 }
@@ -182,6 +187,7 @@ export class ClusterNode implements Commits {
       epoch: core.epoch,
       postgres: this.#postgresUp,
       bypassed: this.#options.bypassed(),
+      votes: core.voiceless === undefined,
     });
     this.step({ type: 'tick', now: performance.now(), wall: Date.now() });
     this.#inDoubt.look(performance.now());
@@ -258,6 +264,9 @@ export class ClusterNode implements Commits {
         );
         void this.#catchUp.fillGap(effect.from, effect.to);
         return;
+      case 'counts':
+        void this.#count(effect.founders);
+        return;
       case 'fenced':
         this.#options.log.fatal(`this node takes no part any more: ${effect.reason}`);
         return;
@@ -275,6 +284,31 @@ export class ClusterNode implements Commits {
     } else {
       this.#replica.apply(gid, database, source);
     }
+  }
+
+  // ---- elections
+
+  /** This node's log is known to be its own: it takes part in elections, once its memory counts. */
+  vote(memory: Memory): void {
+    this.step({ type: 'voting', memory });
+    const { voiceless } = this.core;
+    if (voiceless !== undefined) this.#options.log.warn(`this node's vote does not count yet: ${voiceless}`);
+  }
+
+  async #count(founders: Founders | null): Promise<void> {
+    try {
+      await this.#options.keepVoice(founders);
+    } catch (error) {
+      this.#options.log.fatal({ err: error }, "that this node's vote counts could not be noted down: it goes without");
+      return;
+    }
+    this.#options.log.info(founders === null ? 'let in: the vote of this node counts' : 'the vote of this node counts');
+    this.#raft.counts();
+  }
+
+  /** Other voters whose voice does not count, as they say. */
+  get voiceless(): readonly NodeId[] {
+    return [...this.#heard].filter(([, { votes }]) => votes === false).map(([node]) => node);
   }
 
   // ---- what the other parts report
@@ -430,8 +464,19 @@ export class ClusterNode implements Commits {
   /** Why this node takes no writes now; undefined when it does. */
   get unwritable(): string | undefined {
     const reason = this.core.refusal;
-    const problem = this.#replica.problem ?? this.#catchUp.problem;
-    return reason === undefined || problem === undefined ? reason : `${reason}: ${problem}`;
+    if (reason === undefined) return undefined;
+    const problem = this.#replica.problem ?? this.#voiceProblem ?? this.#catchUp.problem;
+    return problem === undefined ? reason : `${reason}: ${problem}`;
+  }
+
+  /** Why there may be no leader, though enough nodes are there. */
+  get #voiceProblem(): string | undefined {
+    if (this.core.hasLeader) return undefined;
+    const own = this.core.voiceless;
+    if (own !== undefined) return own;
+    const others = this.voiceless;
+    if (others.length === 0) return undefined;
+    return `node ${others.join(', ')} came with a new decision log and can't vote: a majority of the others has to let it in`;
   }
 
   refusal(): PgError | undefined {

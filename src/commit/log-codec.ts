@@ -12,6 +12,7 @@ const packr = new Packr({ useRecords: false });
 const COMMIT = 1;
 const ADMIT = 2;
 const EXCLUDE = 3;
+const VOTER = 4;
 
 export function encodeCommand(command: LogCommand): Uint8Array {
   return packr.pack(toArray(command));
@@ -25,6 +26,8 @@ function toArray(command: LogCommand): unknown[] {
       return [ADMIT, command.node, command.previous, command.time];
     case 'exclude':
       return [EXCLUDE, command.node, command.epoch, command.reason, command.time, command.slow === true];
+    case 'voter':
+      return [VOTER, command.node, command.memory, command.time];
   }
 }
 
@@ -51,6 +54,10 @@ export function decodeCommand(payload: Uint8Array): LogCommand | undefined {
         boolean | undefined,
       ];
       return { type: 'exclude', node, epoch, reason, time, slow: slow === true };
+    }
+    case VOTER: {
+      const [, node, memory, time] = fields as [number, NodeId, string, number];
+      return { type: 'voter', node, memory, time };
     }
     default:
       throw new Error(`decision log entry of unknown kind ${String(fields[0])}: it was written by a newer version`);

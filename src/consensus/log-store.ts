@@ -68,11 +68,11 @@ export class LogStore implements Storage {
   #running: Promise<void> | null = null;
   #failure: Error | null = null;
 
-  /** Creates the directory if need be. Throws LogCorruption if what is in it can't be trusted. */
+  /** Creates the directory if need be; `isNew` if there was no log in it. Throws LogCorruption if what is in it can't be trusted. */
   static async open(
     directory: string,
     options: LogStoreOptions = {},
-  ): Promise<{ store: LogStore; restored: Restored }> {
+  ): Promise<{ store: LogStore; restored: Restored; isNew: boolean }> {
     const disk = options.disk ?? nodeDisk;
     await disk.makeDirectory(directory);
     const snapshot = await readSnapshot(disk, directory);
@@ -83,7 +83,7 @@ export class LogStore implements Storage {
     const restored = { hardState: recovered.hardState, snapshot, entries: recovered.entries };
     const store = new LogStore(directory, options, restored);
     await store.#resume(recovered);
-    return { store, restored };
+    return { store, restored, isNew: recovered.segments.length === 0 };
   }
 
   private constructor(directory: string, options: LogStoreOptions, restored: Restored) {

@@ -156,6 +156,11 @@ export class RaftNode {
     this.#step({ type: 'campaign' });
   }
 
+  /** To be called when it is durable that this voter's memory counts. */
+  counts(): void {
+    this.#step({ type: 'counts' });
+  }
+
   /** Entries in memory, both ends included; appended ones too, which may still be replaced. */
   entries(from: LogIndex, to: LogIndex): readonly Entry[] {
     return this.#core.entries(from, to);

@@ -1,3 +1,5 @@
+import { readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ClusterStatus } from '../../src/admin/status.ts';
@@ -102,4 +104,52 @@ describe('two nodes and a witness', () => {
     const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 30_000 });
     expect(report.differences).toEqual([]);
   });
+
+  it(
+    'does not let a node lead that lacks what a witness with an emptied data_dir helped to decide',
+    { timeout: 300_000 },
+    async () => {
+      const directory = join(cluster.dir, `node${WITNESS}`, 'pgmm');
+      await cluster.dev('kill', '2', 'both');
+      await waitFor('node 1 goes on with the witness', () => write(1), PATIENCE);
+      for (let i = 0; i < 5; i++) await write(1);
+      // What was acknowledged is on node 1 and the witness; the witness forgets it, and node 1 is gone.
+      await cluster.dev('kill', WITNESS);
+      for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true });
+      await cluster.dev('kill', '1', 'both');
+      await cluster.dev('start', WITNESS);
+      await cluster.dev('start', '2', 'both');
+      const knows = async () => (await status()).voiceless?.includes('has begun without it') === true;
+      await waitFor('the witness holds back', knows, PATIENCE);
+      const reason = async () => {
+        const text = await (await fetch(new URL('/readyz', cluster.node(2).metrics))).text();
+        return text.includes(`node ${WITNESS} came with a new decision log`);
+      };
+      await waitFor('node 2 says why it takes no writes', reason, PATIENCE);
+      await expect(write(2)).rejects.toMatchObject({ code: '57P03' });
+
+      await cluster.dev('start', '1', 'both');
+      await back(1);
+      await back(2);
+      expect(await count(2)).toBe(await count(1));
+      const counts = async () => (await status()).voiceless === null;
+      await waitFor('the witness is let in', counts, PATIENCE);
+      await cluster.dev('kill', '1', 'both');
+      await waitFor('node 2 goes on with it', () => write(2), PATIENCE);
+      await cluster.dev('start', '1', 'both');
+      await back(1);
+      const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 30_000 });
+      expect(report.differences).toEqual([]);
+    },
+  );
+
+  async function count(node: number): Promise<number> {
+    const client = new pg.Client({ connectionString: cluster.node(node).uri });
+    await client.connect();
+    try {
+      return Number((await client.query<{ n: string }>('SELECT count(*) AS n FROM t')).rows[0].n);
+    } finally {
+      await client.end();
+    }
+  }
 });

@@ -66,6 +66,14 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     world.later(downtime(world.rng), () => node.postgres.start());
     restartLater(world, node);
   },
+  /** So many may forget that those who don't are a majority: of more, nobody could tell what was decided. */
+  'emptied disk': (world, node) => {
+    const forgetful = world.nodes.filter((one) => one === node || !one.memory.counts);
+    if (forgetful.length > world.nodes.length - (Math.floor(world.nodes.length / 2) + 1)) return;
+    world.count('disks emptied');
+    node.emptyDisk();
+    restartLater(world, node);
+  },
   'clone anew': (world, node) => {
     node.crash();
     world.crashPostgres(node);

@@ -5,6 +5,7 @@ import type { GuardSnapshot } from '../../src/commit/core/guard.ts';
 import type { LogCommand } from '../../src/commit/core/types.ts';
 import { formatGid, parseGid } from '../../src/commit/gid.ts';
 import type { Message } from '../../src/consensus/core/messages.ts';
+import type { Founders, Memory } from '../../src/consensus/core/standing.ts';
 import { RaftCore } from '../../src/consensus/core/raft-core.ts';
 import { DEFAULT_LIMITS, type Effects, type RaftEvent } from '../../src/consensus/core/types.ts';
 import { HybridClock } from '../../src/runtime/hybrid-clock.ts';
@@ -44,10 +45,14 @@ export class SimNode implements Endpoint {
   drift = 1;
   skew = 0;
   diskSlowness = 1;
+  /** Durable, like the log. */
+  memory: Memory;
+  #memories = 0;
 
   constructor(world: World, id: number) {
     this.id = nodeId(id);
     this.world = world;
+    this.memory = this.#newMemory(!world.settings.begins);
     this.process = new Process(`n${id}`);
     this.postgres = new PostgresModel(id, world.loop, world.rng, {
       trace: (what) => world.note(`pg${id}`, what),
@@ -81,6 +86,7 @@ export class SimNode implements Endpoint {
         role: raft.role,
         term: raft.term,
         leader: raft.leader,
+        voiceless: core.voiceless,
         ready: raft.ready,
         commit: raft.commitIndex,
         last: raft.lastIndex,
@@ -138,6 +144,7 @@ export class SimNode implements Endpoint {
         maxUncommittedBytes: settings.maxUncommittedBytes,
         maxInflightBatches: 8,
         retainEntries: settings.retainEntries,
+        learner: this.memory.counts ? undefined : this.memory.name,
       },
       restored,
     );
@@ -145,6 +152,7 @@ export class SimNode implements Endpoint {
     const own = {
       self: this.id,
       nodes: this.world.nodeIds,
+      voters: this.world.nodeIds,
       heartbeatTimeout,
       resendAfter,
       voteTimeout,
@@ -157,10 +165,22 @@ export class SimNode implements Endpoint {
     this.replica = new Replica(this);
     this.storage.onPersisted = (seq) => this.stepRaft({ type: 'persisted', seq });
     this.world.network.reset(this.id);
+    this.feed({ type: 'voting', memory: this.memory });
     this.#raftTick(loop.now);
     this.#coreTick();
     this.replica.start();
     this.clients.start();
+  }
+
+  #newMemory(counts: boolean): Memory {
+    return { name: `n${this.id}.${++this.#memories}`, counts, founders: null };
+  }
+
+  /** The log is gone, with what this voter had promised; its server is not. */
+  emptyDisk(): void {
+    this.crash();
+    this.storage.empty();
+    this.memory = this.#newMemory(false);
   }
 
   crash(): void {
@@ -189,6 +209,7 @@ export class SimNode implements Endpoint {
         clock: this.clock.next(),
         committed: core.committed,
         epoch: core.epoch,
+        votes: core.voiceless === undefined,
         postgres: this.replica.isUp,
         bypassed: false,
       };
@@ -300,10 +321,23 @@ export class SimNode implements Endpoint {
         return replica.release(effect.gid);
       case 'answer':
         return this.clients.answer(effect.gid, effect.outcome);
+      case 'counts':
+        return this.#keepVoice(effect.founders);
       case 'members-changed':
       case 'fenced':
         return;
     }
+  }
+
+  /** Acted upon when it is durable; a crash may come before, or between the two. */
+  #keepVoice(founders: Founders | null): void {
+    const { loop, settings, rng } = this.world;
+    const delay = this.diskSlowness * settings.fsync * rng.between(0.5, 1.5);
+    loop.in(this.process, delay, () => {
+      this.memory = { ...this.memory, counts: true, founders };
+      this.world.count(founders === null ? 'voters let in' : 'voters founded');
+      loop.in(this.process, rng.between(0, 1), () => this.stepRaft({ type: 'counts' }));
+    });
   }
 
   // ---- links

@@ -134,9 +134,9 @@ export class Oracle {
 
   // ---- the rules
 
-  /** What a node takes as decided is on the disks of a majority. */
+  /** What a node takes as decided is on the disks of a majority, or was before one of them was emptied. */
   durable(index: number, term: number): void {
-    const holders = this.#nodes().filter(({ storage }) => storage.has(index, term)).length;
+    const holders = this.#nodes().filter(({ storage }) => storage.had(index, term)).length;
     if (holders * 2 > this.#nodes().length) return;
     throw new Violation('durable decision', `entry ${index} of term ${term} is decided, and on ${holders} disks only`);
   }

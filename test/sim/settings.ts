@@ -3,6 +3,8 @@ import type { Rng } from './rng.ts';
 /** What a seed makes of the cluster: its size, its timeouts, its load. Milliseconds. */
 export interface SimSettings {
   readonly nodes: number;
+  /** Whether the voters have nothing that counts yet, so that the cluster begins with this run. */
+  readonly begins: boolean;
   readonly clientsPerNode: number;
   readonly thinkTime: number;
   readonly hotKeys: number;
@@ -32,6 +34,7 @@ export function drawSettings(rng: Rng): SimSettings {
   const beatInterval = rng.pick([20, 40, 60]);
   return {
     nodes,
+    begins: rng.chance(0.3),
     clientsPerNode: rng.pick([1, 2, 2, 3]),
     thinkTime: rng.pick([5, 20, 60]),
     hotKeys: rng.pick([1, 2, 4]),

@@ -14,6 +14,7 @@ export class RaftStorage {
   readonly #process: Process;
   readonly #latency: () => number;
   #durable: Restored = EMPTY;
+  readonly #former: Restored[] = [];
   #waiting: Request[] = [];
   #busy = false;
   onPersisted: (seq: number) => void = () => undefined;
@@ -29,8 +30,18 @@ export class RaftStorage {
     return this.#durable;
   }
 
-  has(index: number, term: number): boolean {
-    const { snapshot, entries } = this.#durable;
+  /** The disk is emptied, or replaced by another one. */
+  empty(): void {
+    this.#former.push(this.#durable);
+    this.#durable = EMPTY;
+  }
+
+  /** Whether it is kept here, or was before the disk was emptied: what was acknowledged then may have been counted later. */
+  had(index: number, term: number): boolean {
+    return [this.#durable, ...this.#former].some((disk) => this.#has(disk, index, term));
+  }
+
+  #has({ snapshot, entries }: Restored, index: number, term: number): boolean {
     const base = snapshot?.index ?? 0;
     return base >= index || entries.at(index - base - 1)?.term === term;
   }

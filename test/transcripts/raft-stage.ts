@@ -80,6 +80,8 @@ function showBody(message: Message): string {
       return `round ${message.round}`;
     case 'snapshot':
       return `${position(message.snapshot.index, message.snapshot.term)} "${text(message.snapshot.state)}"`;
+    case 'learner':
+      return `${message.memory} ${showMessage(message.reply)}`;
     case 'timeoutNow':
     case 'stale':
       return '';

@@ -3,6 +3,7 @@ import type { NodeSettings } from '../../cluster/core/types.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
 import type { Config, NodeConfig } from '../../config/schema.ts';
 import { DEFAULT_LIMITS, type Restored, type Snapshot } from '../../consensus/core/types.ts';
+import type { Memory } from '../../consensus/core/standing.ts';
 import { REFEREE } from '../../consensus/core/referee.ts';
 import type { LogStore } from '../../consensus/log-store.ts';
 import { RaftNode } from '../../consensus/raft-node.ts';
@@ -32,6 +33,7 @@ export function nodeSettings(config: Config): NodeSettings {
   return {
     self: node,
     nodes: ids,
+    voters: config.nodes.map(({ id }) => id),
     heartbeatTimeout: heartbeat.timeout,
     voteTimeout: member.voteTimeout,
     decisionTimeout: commit.decisionTimeout,
@@ -72,6 +74,7 @@ export function createLinks(config: Config, log: Logger, node: () => ClusterNode
 
 export interface RaftParts {
   readonly restored: Restored;
+  readonly memory: Memory;
   readonly storage: LogStore;
   readonly links: PeerLinks;
   readonly node: () => ClusterNode;
@@ -85,7 +88,7 @@ export interface RaftParts {
 }
 
 export function createRaft(config: Config, parts: RaftParts): RaftNode {
-  const { restored, storage, links, node, installed, durable, failed, referee } = parts;
+  const { restored, memory, storage, links, node, installed, durable, failed, referee } = parts;
   return new RaftNode({
     config: {
       ...DEFAULT_LIMITS,
@@ -95,6 +98,7 @@ export function createRaft(config: Config, parts: RaftParts): RaftNode {
       heartbeatTicks: 2,
       seed: (Date.now() ^ process.pid) >>> 0,
       retainEntries: config.raft.retainEntries,
+      learner: memory.counts ? undefined : memory.name,
     },
     restored,
     storage: {
@@ -135,6 +139,11 @@ export function decisionLog(raft: RaftNode, referee?: Referee): DecisionLog {
     receive: (from, message) => {
       referee?.heardPeer(message);
       raft.receive(from, message);
+    },
+    counts: () => {
+      raft.counts();
+      // A referee is told where this node's log ends, which must be true of all that this voter promised.
+      referee?.start();
     },
   };
 }

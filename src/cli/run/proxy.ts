@@ -19,6 +19,7 @@ import type { Config } from '../../config/schema.ts';
 import { clientConfig } from '../../config/client-config.ts';
 import { decodeSnapshot } from '../../commit/log-codec.ts';
 import { parseGid } from '../../commit/gid.ts';
+import type { Memory } from '../../consensus/core/standing.ts';
 import { LogStore } from '../../consensus/log-store.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { Admission } from '../../replication/database-replica.ts';
@@ -67,6 +68,7 @@ export class Proxy {
   readonly #compaction: LogCompaction;
   readonly #metrics: Metrics;
   readonly #identity: NodeIdentity;
+  readonly #memory: Memory;
   readonly #log: Logger;
   /** Why the log on disk must not be used. */
   readonly #logRefusal: Refusal | undefined;
@@ -79,7 +81,7 @@ export class Proxy {
    * complete.
    */
   static async create(config: Config, log: Logger, failed: (error: Error) => void, copied: () => void): Promise<Proxy> {
-    const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), {
+    const { store, restored, isNew } = await LogStore.open(join(config.dataDir, 'raft'), {
       segmentBytes: config.raft.segmentSize,
     });
     const identity = new NodeIdentity(config.dataDir, config.cluster.name, config.node);
@@ -88,7 +90,7 @@ export class Proxy {
       inline: config.spool.inline,
       memory: config.spool.memory,
     });
-    return new Proxy(config, log, { failed, copied }, { store, restored, spool, identity });
+    return new Proxy(config, log, { failed, copied }, { store, restored, isNew, spool, identity });
   }
 
   private constructor(
@@ -101,17 +103,18 @@ export class Proxy {
     armFaultPoints(config.node);
     this.#metrics = new Metrics();
     const victims = new Map<number, ConflictVictim>();
-    const { restored, store, spool } = disk;
+    const { restored, store, spool, isNew } = disk;
     this.#log = log;
     this.#identity = disk.identity;
     this.#bypasses = new BypassRecord(config.dataDir, log);
-    this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored));
+    this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored), isNew);
+    this.#memory = this.#identity.memory(restored);
     this.#node = this.#createNode(log, restored);
     this.#links = createLinks(config, log, () => this.#node);
     this.#referee = createReferee(config, log, this.#metrics, () => this.#raft);
     this.#raft = createRaft(config, {
       referee: this.#referee,
-      ...{ restored, storage: store, links: this.#links, node: () => this.#node, failed },
+      ...{ restored, memory: this.#memory, storage: store, links: this.#links, node: () => this.#node, failed },
       installed: (snapshot) => this.#compaction.installed(snapshot),
       durable: (seconds) => this.#metrics.raftFsync.observe(seconds),
     });
@@ -173,6 +176,7 @@ export class Proxy {
       fetchTimeout: member.voteTimeout,
       retryPatience: this.#config.conflicts.retryPatience,
       bypassed: () => !this.#bypasses.isEmpty,
+      keepVoice: (founders) => this.#identity.counts(founders),
       log,
       observer: {
         finished: (outcome, sqlstate, phases) => {
@@ -274,7 +278,8 @@ export class Proxy {
     if (this.#voting || !this.#identity.mayVote || this.#logRefusal !== undefined) return;
     this.#voting = true;
     this.#raft.start();
-    this.#referee?.start();
+    this.#node.vote(this.#memory);
+    if (this.#memory.counts) this.#referee?.start();
   }
 
   /** Members that are heard of, the least loaded kind first: whoever leads the log has enough to do. */

@@ -71,6 +71,8 @@ export class NodeStatusSource implements StatusSource {
       log: { last: lastIndex, committed: commitIndex },
       nodes: dataNodes(config).map((other) => this.#node(other)),
       referee: this.#parts.referee?.status ?? null,
+      voiceless: node.core.voiceless ?? null,
+      voicelessPeers: node.voiceless,
       inDoubt: node.inDoubt(),
       postgres: {
         state: replica.isUp ? 'up' : 'down',

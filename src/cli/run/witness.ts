@@ -6,15 +6,15 @@ import { CatchUp } from '../../cluster/catch-up.ts';
 import { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
-import { IdentityFile, judgeLog, newIdentity } from '../../cluster/identity.ts';
+import { IdentityFile, type Identity, judgeLog, memoryOf, newIdentity } from '../../cluster/identity.ts';
 import { LogCompaction } from '../../cluster/log-compaction.ts';
 import { ClusterNode } from '../../cluster/node.ts';
-import { IdentityError } from '../../cluster/node-identity.ts';
 import { Outcomes } from '../../cluster/outcomes.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
 import type { Replica } from '../../cluster/ports.ts';
 import { decodeSnapshot } from '../../commit/log-codec.ts';
 import type { Config } from '../../config/schema.ts';
+import type { Memory } from '../../consensus/core/standing.ts';
 import { LogStore } from '../../consensus/log-store.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { LogIndex, NodeId } from '../../runtime/ids.ts';
@@ -39,32 +39,44 @@ export class Witness {
   readonly #raft: RaftNode;
   readonly #compaction: LogCompaction;
   readonly #identity: IdentityFile;
+  #own: Identity;
+  readonly #memory: Memory;
   readonly #admin: AdminServer;
   readonly #metrics = new Metrics();
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #startedAt = new Date().toISOString();
 
   static async create(config: Config, log: Logger, failed: (error: Error) => void): Promise<Witness> {
-    const { store, restored } = await LogStore.open(join(config.dataDir, 'raft'), {
+    const { store, restored, isNew } = await LogStore.open(join(config.dataDir, 'raft'), {
       segmentBytes: config.raft.segmentSize,
     });
     const identity = new IdentityFile(config.dataDir);
-    const refused = judgeLog(identity.current, lastIndexOf(restored));
-    if (refused !== undefined) throw new IdentityError(refused);
-    if (identity.current === undefined) await identity.save(newIdentity(config.cluster.name, config.node));
-    return new Witness(config, log, failed, { store, restored, identity });
+    const lost = judgeLog(identity.current, lastIndexOf(restored), isNew);
+    if (lost !== undefined)
+      log.error(`${lost.reason}: this witness begins anew, and does not vote until it was let in`);
+    const known = lost === undefined ? identity.current : undefined;
+    const own = known ?? newIdentity(config.cluster.name, config.node);
+    const memory = memoryOf(own, restored);
+    const { counts, founders } = memory;
+    await identity.save({ ...own, voice: { counts, founders } });
+    return new Witness(config, log, failed, { store, restored, identity, memory });
   }
 
   private constructor(
     config: Config,
     log: Logger,
     failed: (error: Error) => void,
-    disk: { identity: IdentityFile } & Awaited<ReturnType<typeof LogStore.open>>,
+    disk: { identity: IdentityFile; memory: Memory } & Pick<
+      Awaited<ReturnType<typeof LogStore.open>>,
+      'store' | 'restored'
+    >,
   ) {
-    const { restored, store, identity } = disk;
+    const { restored, store, identity, memory } = disk;
+    this.#memory = memory;
     this.#config = config;
     this.#log = log;
     this.#identity = identity;
+    this.#own = identity.current!;
     this.#node = new ClusterNode({
       settings: nodeSettings(config),
       cluster: config.cluster.name,
@@ -75,12 +87,13 @@ export class Witness {
       fetchTimeout: config.member.voteTimeout,
       retryPatience: 0,
       bypassed: () => false,
+      keepVoice: (founders) => this.#keep({ voice: { counts: true, founders } }),
       log,
       observer: { finished: () => undefined, conflict: () => undefined },
     });
     this.#links = createLinks(config, log, () => this.#node);
     this.#raft = createRaft(config, {
-      ...{ restored, storage: store, links: this.#links, node: () => this.#node, failed },
+      ...{ restored, memory, storage: store, links: this.#links, node: () => this.#node, failed },
       installed: (snapshot) => this.#compaction.installed(snapshot),
       durable: (seconds) => this.#metrics.raftFsync.observe(seconds),
     });
@@ -137,6 +150,7 @@ export class Witness {
     await this.#admin.start();
     await this.#links.start();
     this.#raft.start();
+    this.#node.vote(this.#memory);
     this.#node.start();
     this.#timers.push(setInterval(() => this.#raft.tick(), this.#config.election.timeout / ELECTION_TICKS));
     this.#timers.push(setInterval(() => void this.#housekeeping(), HOUSEKEEPING));
@@ -149,12 +163,16 @@ export class Witness {
     this.#compaction.run(everywhere);
     this.#handOver();
     this.#sample();
-    const { current } = this.#identity;
     const decided = this.#raft.status.deliveredIndex;
-    if (current === undefined || decided <= current.decided) return;
-    await this.#identity.save({ ...current, decided }).catch((error: unknown) => {
+    if (decided <= this.#own.decided) return;
+    await this.#keep({ decided }).catch((error: unknown) => {
       this.#log.error({ err: error }, 'how far this node has come could not be noted down');
     });
+  }
+
+  #keep(change: Partial<Identity>): Promise<void> {
+    this.#own = { ...this.#own, ...change };
+    return this.#identity.save(this.#own);
   }
 
   #committedEverywhere(): LogIndex {
@@ -204,6 +222,8 @@ export class Witness {
         };
       }),
       referee: null,
+      voiceless: this.#node.core.voiceless ?? null,
+      voicelessPeers: this.#node.voiceless,
       inDoubt: [],
       bypasses: { count: 0, last: null },
       catchUp: null,

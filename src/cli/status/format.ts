@@ -9,6 +9,7 @@ export function formatStatus(status: ClusterStatus): string[] {
     `node ${node} of cluster "${cluster}": ${writes}`,
     `  decision log   ${role}, term ${term}, ${leads}; ${log.committed} entries decided`,
     `  PostgreSQL     ${postgres.state} (${postgres.address}), ${clients} clients`,
+    ...describeVotes(status).map((line) => `  votes          ${line}`),
     ...(status.referee === null ? [] : [`  referee        ${describeReferee(status.referee)}`]),
     ...(bypasses.last === null ? [] : [`  bypassed       ${describeBypasses(bypasses.count, bypasses.last)}`]),
     ...(status.catchUp === null ? [] : [`  catching up    ${describeCatchUp(status.catchUp)}`]),
@@ -49,6 +50,15 @@ function describeReclone({ state, donor, bytes, total, problem }: NonNullable<Cl
 }
 
 const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(0);
+
+function describeVotes({ voiceless, voicelessPeers }: ClusterStatus): string[] {
+  return [
+    ...(voiceless === null ? [] : [`this node's does not count: ${voiceless}`]),
+    ...voicelessPeers.map(
+      (node) => `node ${node}'s does not count: it came with a new decision log, and is to be let in`,
+    ),
+  ];
+}
 
 function describeReferee({ server, state, problem }: NonNullable<ClusterStatus['referee']>): string {
   return `${state === 'active' ? 'votes' : state} (${server})${problem === null ? '' : `: ${problem}`}`;

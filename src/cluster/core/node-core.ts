@@ -10,6 +10,7 @@ import { Announcements } from './announcements.ts';
 import { Admission } from './admission.ts';
 import { LeaderDuties } from './leader-duties.ts';
 import type { NodeEffect, NodeEvent, NodeSettings, NodeState } from './types.ts';
+import { Voice } from './voice.ts';
 
 type Proposal = Extract<PeerMessage, { t: 'propose' }>;
 
@@ -40,6 +41,7 @@ export class NodeCore {
   /** The epoch that this run was admitted under, 0 while it is no member. */
   #epoch = 0 as Epoch;
   readonly #admission: Admission;
+  readonly #voice: Voice;
   #lastAsk = -Infinity;
   #lastUndecided = new Set<Gid>();
   #now = 0;
@@ -53,6 +55,7 @@ export class NodeCore {
   constructor(settings: NodeSettings, snapshot?: GuardSnapshot, lastIndex = 0 as LogIndex) {
     this.#settings = settings;
     this.#admission = new Admission(settings);
+    this.#voice = new Voice(settings.self, settings.voters, (effect) => this.#effects.push(effect));
     const { recentCommits } = settings;
     this.#guard = snapshot === undefined ? new Guard(recentCommits) : Guard.restore(snapshot, recentCommits);
     this.#startedAt = lastIndex;
@@ -111,6 +114,15 @@ export class NodeCore {
     return this.#participant;
   }
 
+  get hasLeader(): boolean {
+    return this.#leader !== undefined;
+  }
+
+  /** Why this node's voice in elections does not count, for operators; undefined if it does, or is not needed yet. */
+  get voiceless(): string | undefined {
+    return this.#voice.problem;
+  }
+
   /** Whether a transaction is under way here, as its origin or not. */
   knows(gid: Gid): boolean {
     return this.#coordinator.has(gid) || this.#participant.state(gid) !== undefined;
@@ -161,6 +173,10 @@ export class NodeCore {
         return this.#onMessage(event.from, event.message);
       case 'link-up':
         return this.#onLinkUp(event.peer);
+      case 'voting':
+        this.#voice.begin(event.memory);
+        this.#readOwnMemory();
+        return this.#voice.ask(this.#leader?.node);
       case 'postgres-up':
         return this.#onPostgresUp(event);
       case 'postgres-down':
@@ -198,6 +214,7 @@ export class NodeCore {
     const wasMember = command?.type === 'commit' && this.#epoch !== 0;
     this.#guard.apply(index, command);
     if (command?.type === 'commit') this.#onDecision(index, command, wasMember);
+    else if (command?.type === 'voter') this.#readOwnMemory();
     else if (command !== undefined) this.#onMembership(index, command);
     this.#queue.applied(index);
     this.#onRead();
@@ -283,6 +300,7 @@ export class NodeCore {
     this.#queue.skip(this.#guard.lastCommit, this.#guard.index);
     this.#leave();
     if (this.#found !== undefined) this.#rejoin(this.#found);
+    this.#readOwnMemory();
     this.#effects.push({ type: 'members-changed' });
   }
 
@@ -320,6 +338,10 @@ export class NodeCore {
     this.#duties = new LeaderDuties(this.#settings, term, this.#guard, this.#now, refused.duties);
   }
 
+  #readOwnMemory(): void {
+    this.#voice.read(this.#guard.memoryOf(this.#settings.self));
+  }
+
   // ---- proposals
 
   #propose(to: NodeId, term: number, command: LogCommand, votes: readonly (readonly [NodeId, Epoch])[]): void {
@@ -336,6 +358,13 @@ export class NodeCore {
     if (reason === undefined)
       this.#effects.push({ type: 'append', term, index: duties.append(command, this.#now), command });
     else if (reason.type !== 'already-committed') this.#reject(from, term, command, reason);
+  }
+
+  /** A voter has a new memory. */
+  #letIn(node: NodeId, memory: string): void {
+    if (this.#duties === undefined || !this.#settings.voters.includes(node)) return;
+    const command: LogCommand = { type: 'voter', node, memory, time: this.#wall };
+    this.#propose(this.#settings.self, this.#duties.term, command, []);
   }
 
   #reject(
@@ -400,6 +429,11 @@ export class NodeCore {
         return this.#exclude(message.node, message.epoch, message.reason, message.slow);
       case 'committed':
         return this.#coordinate({ type: 'committed', node: from, index: message.index });
+      case 'memories':
+      case 'memory':
+        return this.#voice.onMessage(from, message);
+      case 'let-in':
+        return this.#letIn(from, message.memory);
       case 'raft':
       case 'fetch':
       case 'history':
@@ -423,6 +457,7 @@ export class NodeCore {
   }
 
   #onLinkUp(peer: NodeId): void {
+    this.#voice.askOne(peer);
     for (const gid of this.#announcements.gids()) {
       if (this.#coordinator.isUndecided(gid)) this.#announce(gid, peer);
     }
@@ -517,7 +552,10 @@ export class NodeCore {
     for (const { node, epoch, reason } of this.#duties?.overdue(now) ?? []) this.#exclude(node, epoch, reason, false);
     this.#reportDown();
     this.#askForAdmission();
+    if (now - this.#lastAsk < this.#settings.resendAfter) return;
+    this.#lastAsk = now;
     this.#askAboutUndecided();
+    this.#voice.ask(this.#leader?.node);
   }
 
   /** A member without its PostgreSQL asks to be excluded, rather than let the others wait for its votes. */
@@ -540,6 +578,8 @@ export class NodeCore {
     const leader = this.#leader;
     if (leader === undefined || this.#fenced !== undefined) return;
     if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
+    // A log that was lost holds admissions of an earlier life, which must not be taken for the answer: what lets its voice count comes after them.
+    if (this.#voice.problem !== undefined) return;
     if (!this.#admission.isTime(this.#now, this.#queue.length)) return;
     this.#state = 'joining';
     const { self } = this.#settings;
@@ -549,8 +589,6 @@ export class NodeCore {
 
   /** What stays undecided from one round to the next may have lost its abort with a link: its origin is asked. */
   #askAboutUndecided(): void {
-    if (this.#now - this.#lastAsk < this.#settings.resendAfter) return;
-    this.#lastAsk = this.#now;
     const undecided = new Set<Gid>();
     for (const node of this.#settings.nodes) {
       const gids = this.#participant.undecided(node);

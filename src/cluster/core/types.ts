@@ -5,12 +5,15 @@ import type { GuardSnapshot } from '../../commit/core/guard.ts';
 import type { ParticipantEffect, ParticipantEvent } from '../../commit/core/participant.ts';
 import type { LogCommand, LogEntry } from '../../commit/core/types.ts';
 import type { Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+import type { Founders, Memory } from '../../consensus/core/standing.ts';
 import type { PeerMessage } from '../messages.ts';
 import type { LeaderSettings } from './leader-duties.ts';
 
 export interface NodeSettings extends CoordinatorSettings, LeaderSettings {
   /** Every node that holds data, this one among them. */
   readonly nodes: readonly NodeId[];
+  /** Those, and witnesses. */
+  readonly voters: readonly NodeId[];
   /** How many of the newest commits are remembered by name; see Guard. Few of them make tests meet what is rare. */
   readonly recentCommits?: number;
 }
@@ -40,6 +43,8 @@ export type NodeEvent =
   | { readonly type: 'append-refused'; readonly index?: LogIndex | undefined }
   | { readonly type: 'message'; readonly from: NodeId; readonly message: PeerMessage }
   | { readonly type: 'link-up'; readonly peer: NodeId }
+  /** This node's log is known to be its own: it takes part in elections if its memory counts, and sees to it that it does. */
+  | { readonly type: 'voting'; readonly memory: Memory }
   /**
    * What PostgreSQL has, read when nothing of this proxy ran there: everything up to `committed`, of what comes later what `progress` says,
    * and the cluster's prepared transactions with their databases.
@@ -91,4 +96,6 @@ export type NodeEffect =
    */
   | { readonly type: 'gap'; readonly from: LogIndex; readonly to: LogIndex }
   | { readonly type: 'members-changed' }
+  /** This voter's memory counts from now on: Raft may be told so when that is durable. */
+  | { readonly type: 'counts'; readonly founders: Founders | null }
   | { readonly type: 'fenced'; readonly reason: string };

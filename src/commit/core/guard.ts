@@ -14,6 +14,8 @@ export interface GuardSnapshot {
   readonly lastEpochs: readonly (readonly [NodeId, Epoch])[];
   /** The last COMMIT entry up to `index`. */
   readonly lastCommit: LogIndex;
+  /** The memories of voters that were let in; a log of before these were known has none. */
+  readonly voters?: readonly (readonly [NodeId, string])[];
 }
 
 /**
@@ -27,6 +29,8 @@ export class Guard {
   readonly #members = new Map<NodeId, Epoch>();
   /** The newest epoch of every node that was ever admitted, ended or not. */
   readonly #lastEpochs = new Map<NodeId, Epoch>();
+  /** Of voters that were let in with a new memory: its name. */
+  readonly #voters = new Map<NodeId, string>();
   #lastCommit = 0 as LogIndex;
   /** COMMIT entries after `#recentFrom`, oldest first. */
   readonly #recent = new Map<Gid, LogIndex>();
@@ -54,6 +58,11 @@ export class Guard {
     return this.#recent.has(gid);
   }
 
+  /** The memory with which a voter was last let in, if it ever was. */
+  memoryOf(node: NodeId): string | undefined {
+    return this.#voters.get(node);
+  }
+
   lastEpoch(node: NodeId): Epoch {
     return this.#lastEpochs.get(node) ?? (0 as Epoch);
   }
@@ -77,6 +86,8 @@ export class Guard {
         return this.#members.size - 1 < minimumMembers ? { type: 'too-few-members' } : undefined;
       case 'admit':
         return this.lastEpoch(command.node) === command.previous ? undefined : { type: 'no-change' };
+      case 'voter':
+        return this.#voters.get(command.node) === command.memory ? { type: 'no-change' } : undefined;
     }
   }
 
@@ -105,6 +116,9 @@ export class Guard {
       case 'exclude':
         if (this.#members.get(command.node) !== command.epoch) throw new Error(`EXCLUDE of a closed epoch at ${index}`);
         this.#members.delete(command.node);
+        return;
+      case 'voter':
+        this.#voters.set(command.node, command.memory);
         return;
     }
   }
@@ -137,6 +151,7 @@ export class Guard {
       members: [...this.#members],
       lastEpochs: [...this.#lastEpochs],
       lastCommit: this.#lastCommit,
+      voters: [...this.#voters],
     };
   }
 
@@ -146,6 +161,7 @@ export class Guard {
     guard.#lastCommit = snapshot.lastCommit;
     for (const [node, epoch] of snapshot.members) guard.#members.set(node, epoch);
     for (const [node, epoch] of snapshot.lastEpochs) guard.#lastEpochs.set(node, epoch);
+    for (const [node, memory] of snapshot.voters ?? []) guard.#voters.set(node, memory);
     return guard;
   }
 }

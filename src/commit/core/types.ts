@@ -49,7 +49,9 @@ export type LogCommand =
       readonly time: number;
       /** It answered, and its votes did not come. */
       readonly slow?: boolean;
-    };
+    }
+  /** The voice of `node` in the decision log's elections counts from now on, under this memory; see consensus/core/standing.ts. */
+  | { readonly type: 'voter'; readonly node: NodeId; readonly memory: string; readonly time: number };
 
 /**
  * Why a leader that knows the whole log did not append a command. Unless noted, final for that term and every later one:
@@ -64,7 +66,7 @@ export type Rejection =
   | { readonly type: 'already-committed' }
   /** The proposer has not read enough of the log for the leader to tell whether its COMMIT is in it. Not final. */
   | { readonly type: 'behind' }
-  /** An EXCLUDE of an epoch that is not open, or an ADMIT that would change nothing. */
+  /** An EXCLUDE of an epoch that is not open, or an ADMIT or VOTER that would change nothing. */
   | { readonly type: 'no-change' }
   /** An EXCLUDE that would leave fewer members than `minimumMembers`. */
   | { readonly type: 'too-few-members' };

@@ -1,7 +1,7 @@
 /** What a node has only while it leads: its view of each follower, and reads that wait for a round of heartbeats. */
 import type { LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { RaftLog } from './log.ts';
-import type { AppendAccepted, AppendRejected, HeartbeatReply, Message } from './messages.ts';
+import type { AppendAccepted, AppendRejected, HeartbeatReply, Learner, Message } from './messages.ts';
 import { Progress } from './progress.ts';
 import { majority, reachedByMajority, replicatedIndex } from './quorum.ts';
 import type { RaftConfig, ReadAnswer } from './types.ts';
@@ -55,14 +55,15 @@ export class Leader {
   accepted(from: NodeId, reply: AppendAccepted): void {
     const progress = this.#followers.get(from);
     if (progress === undefined) return;
-    progress.silence = 0;
+    heardAsVoter(progress);
     progress.accepted(reply.match);
+    if (reply.match > progress.counted) progress.counted = reply.match;
   }
 
   rejected(from: NodeId, reply: AppendRejected): void {
     const progress = this.#followers.get(from);
     if (progress === undefined) return;
-    progress.silence = 0;
+    heardAsVoter(progress);
     // The follower has hintTerm at hintIndex; positions where this log has a higher term can't match it.
     const hint = this.#log.lastNotAfter(reply.hintIndex, reply.hintTerm);
     progress.rejected(reply.prevIndex, hint.index);
@@ -71,8 +72,33 @@ export class Leader {
   heartbeatAnswered(from: NodeId, reply: HeartbeatReply): void {
     const progress = this.#followers.get(from);
     if (progress === undefined) return;
-    progress.silence = 0;
+    heardAsVoter(progress);
     progress.heard(reply.round);
+  }
+
+  /**
+   * A voter that does not count: sent what it lacks, and counted for nothing. Commits go by `counted` and reads by `round`, and neither is
+   * touched here. What another memory of it acknowledged may be gone, so nothing that was known of it is relied upon.
+   */
+  learned(from: NodeId, { memory, reply }: Learner): void {
+    const progress = this.#followers.get(from);
+    if (progress === undefined) return;
+    if (progress.learner !== memory) progress.restart(at(this.#log.lastIndex + 1));
+    progress.learner = memory;
+    progress.silence = 0;
+    switch (reply.type) {
+      case 'appendAccepted':
+        progress.accepted(reply.match);
+        return;
+      case 'appendRejected':
+        progress.restart(at(this.#log.lastNotAfter(reply.hintIndex, reply.hintTerm).index + 1));
+        return;
+      case 'heartbeatReply':
+        progress.heard(progress.round);
+        // It takes no heartbeat's word for what is committed.
+        progress.toldCommit = at(0);
+        return;
+    }
   }
 
   tick(): void {
@@ -81,8 +107,8 @@ export class Leader {
 
   /** Whether a majority was heard from within an election timeout (check quorum, section 6.2). */
   hearsMajority(): boolean {
-    const silences = [...this.#followers.values()].map((progress) => progress.silence);
-    const heard = 1 + silences.filter((ticks) => ticks < this.#config.electionTicks).length;
+    const counting = [...this.#followers.values()].filter(({ learner }) => learner === null);
+    const heard = 1 + counting.filter(({ silence }) => silence < this.#config.electionTicks).length;
     return heard >= majority(this.#config.voters.length);
   }
 
@@ -91,7 +117,7 @@ export class Leader {
    * ones follow with them (section 3.6.2, figure 3.7). `durable` is how far this node's own log is on disk.
    */
   committable(durable: LogIndex): LogIndex {
-    const index = replicatedIndex(this.#config.voters, (voter) => this.#followers.get(voter)?.match ?? durable);
+    const index = replicatedIndex(this.#config.voters, (voter) => this.#followers.get(voter)?.counted ?? durable);
     return index > this.#log.commit && this.#log.termAt(index) === this.#term ? index : this.#log.commit;
   }
 
@@ -138,7 +164,8 @@ export class Leader {
   }
 
   transfer(to: NodeId): void {
-    if (!this.#followers.has(to)) return;
+    // One that does not count can't be elected.
+    if (this.#followers.get(to)?.learner !== null) return;
     this.#transferTo = to;
     this.#transferSent = false;
   }
@@ -187,4 +214,9 @@ export class Leader {
     this.#send(this.#transferTo, { type: 'timeoutNow', term: this.#term });
     this.#transferSent = true;
   }
+}
+
+function heardAsVoter(progress: Progress): void {
+  progress.silence = 0;
+  progress.learner = null;
 }

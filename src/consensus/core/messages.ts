@@ -99,6 +99,17 @@ export interface InstallSnapshot {
   readonly snapshot: Snapshot;
 }
 
+/**
+ * What a voter that does not count says to the leader: it tells the leader what to send next, and must not be counted for anything. A leader
+ * that does not know this type drops it. `memory` names the sender's memory: another one than before has forgotten what was sent.
+ */
+export interface Learner {
+  readonly type: 'learner';
+  readonly term: number;
+  readonly memory: string;
+  readonly reply: AppendAccepted | AppendRejected | HeartbeatReply;
+}
+
 /** "Campaign now": the leader hands over (section 3.10). */
 export interface TimeoutNow {
   readonly type: 'timeoutNow';
@@ -126,5 +137,6 @@ export type Message =
   | Heartbeat
   | HeartbeatReply
   | InstallSnapshot
+  | Learner
   | TimeoutNow
   | Stale;

@@ -14,7 +14,7 @@ const at = (n: number): LogIndex => n as LogIndex;
 
 export class Progress {
   #state: ProgressState = 'probe';
-  /** Durable on the follower and equal to the leader's log. Only rises; always less than `next`. */
+  /** Durable on the follower and equal to the leader's log. Only rises, but for `restart`; always less than `next`. */
   #match = at(0);
   /** The first entry to send next. */
   #next: LogIndex;
@@ -35,6 +35,10 @@ export class Progress {
   check = false;
   /** The highest read round it has answered. */
   round = 0;
+  /** The last index that it has acknowledged as a voter that counts; what commits are counted by. Only rises. */
+  counted = at(0);
+  /** While it does not count, the name of its memory; see Learner in messages.ts. */
+  learner: string | null = null;
 
   constructor(next: LogIndex, maxInflight: number) {
     this.#next = next;
@@ -115,6 +119,14 @@ export class Progress {
     this.#next = at(Math.max(Math.min(prevIndex, hint + 1), this.#match + 1));
     this.#probing = false;
     return true;
+  }
+
+  /** What it was known to have it has forgotten, or has not: it is asked anew. */
+  restart(next: LogIndex): void {
+    this.#become('probe');
+    this.#match = at(0);
+    this.#next = next;
+    this.toldCommit = at(0);
   }
 
   /** A heartbeat was answered: what was under way in probe has arrived or is lost, in replicate it is asked for. */

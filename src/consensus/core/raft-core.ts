@@ -8,7 +8,17 @@ import type { LogIndex, NodeId } from '../../runtime/ids.ts';
 import { invariant } from './invariant.ts';
 import { Leader } from './leader.ts';
 import type { RaftLog } from './log.ts';
-import type { Append, Commit, Heartbeat, InstallSnapshot, Message, PreVote, PreVoteReply, Vote } from './messages.ts';
+import type {
+  Append,
+  Commit,
+  Heartbeat,
+  InstallSnapshot,
+  Learner,
+  Message,
+  PreVote,
+  PreVoteReply,
+  Vote,
+} from './messages.ts';
 import type { Progress } from './progress.ts';
 import { voteResult } from './quorum.ts';
 import { Prng } from './random.ts';
@@ -45,6 +55,8 @@ export class RaftCore {
   /** Present exactly if #role is leader. */
   #lead: Leader | null = null;
   #votes = new Map<NodeId, boolean>();
+  /** See RaftConfig.learner. */
+  #learner: string | null;
   /** Follower and candidates: ticks since a leader or a granted vote. Leader: what a hand-over has left of its time. */
   #electionElapsed = 0;
   #electionTimeout = 0;
@@ -67,6 +79,7 @@ export class RaftCore {
     invariant(heartbeatTicks >= 1 && electionTicks > heartbeatTicks, 'electionTicks must exceed heartbeatTicks');
     invariant(config.maxInflightBatches >= 1 && config.maxBatchBytes >= 1, 'limits must be positive');
     this.#config = config;
+    this.#learner = config.learner ?? null;
     this.#prng = new Prng(config.seed ^ Math.imul(id, 0x9e3779b9));
     this.#replica = new Replica(restored, config.retainEntries);
     this.#log = this.#replica.log;
@@ -168,6 +181,9 @@ export class RaftCore {
         return;
       case 'campaign':
         if (this.#lead === null) this.#campaign();
+        return;
+      case 'counts':
+        this.#learner = null;
     }
   }
 
@@ -251,8 +267,11 @@ export class RaftCore {
       case 'heartbeatReply':
         this.#lead?.heartbeatAnswered(from, message);
         return;
+      case 'learner':
+        this.#lead?.learned(from, message);
+        return;
       case 'timeoutNow':
-        if (this.#role === 'follower' && from === this.#leader) this.#becomeCandidate(true);
+        if (this.#learner === null && this.#role === 'follower' && from === this.#leader) this.#becomeCandidate(true);
         return;
       case 'stale':
         return;
@@ -260,7 +279,7 @@ export class RaftCore {
   }
 
   #preVote(from: NodeId, message: PreVote): void {
-    if (this.#hearsLeader()) return;
+    if (this.#learner !== null || this.#hearsLeader()) return;
     const granted = message.term > this.#term && this.#log.isUpToDate(message.lastIndex, message.lastTerm);
     this.#send(from, { type: 'preVoteReply', term: this.#term, forTerm: message.term, granted });
   }
@@ -270,6 +289,7 @@ export class RaftCore {
   }
 
   #vote(from: NodeId, message: Vote): void {
+    if (this.#learner !== null) return;
     const free = this.#votedFor === from || (this.#votedFor === null && this.#leader === null);
     if (!free || !this.#log.isUpToDate(message.lastIndex, message.lastTerm)) {
       this.#send(from, { type: 'voteReply', term: this.#term, granted: false });
@@ -287,20 +307,27 @@ export class RaftCore {
     if (message.prevIndex > commitIndex && this.#log.termAt(message.prevIndex) !== message.prevTerm) {
       const hint = this.#log.lastNotAfter(message.prevIndex, message.prevTerm);
       invariant(hint.term !== null, 'the log parts from the leader before its committed part');
-      this.#send(from, {
-        type: 'appendRejected',
-        term: this.#term,
-        prevIndex: message.prevIndex,
-        hintIndex: hint.index,
-        hintTerm: hint.term,
-      });
+      this.#send(
+        from,
+        this.#toLeader({
+          type: 'appendRejected',
+          term: this.#term,
+          prevIndex: message.prevIndex,
+          hintIndex: hint.index,
+          hintTerm: hint.term,
+        }),
+      );
       return;
     }
     this.#log.merge(message.entries.filter((entry) => entry.index > commitIndex));
     const match = at(Math.max(message.prevIndex + message.entries.length, commitIndex));
     const commit = at(Math.min(message.commit, match));
     if (commit > commitIndex) this.#log.commitTo(commit);
-    this.#promise(from, { type: 'appendAccepted', term: this.#term, match });
+    this.#promise(from, this.#toLeader({ type: 'appendAccepted', term: this.#term, match }));
+  }
+
+  #toLeader(reply: Learner['reply']): Message {
+    return this.#learner === null ? reply : { type: 'learner', term: this.#term, memory: this.#learner, reply };
   }
 
   #commit(from: NodeId, message: Commit): void {
@@ -312,9 +339,12 @@ export class RaftCore {
 
   #heartbeat(from: NodeId, message: Heartbeat): void {
     this.#follow(from);
-    if (message.commit > this.lastIndex) return this.#disown(from);
-    if (message.commit > this.commitIndex) this.#log.commitTo(message.commit);
-    this.#send(from, { type: 'heartbeatReply', term: this.#term, round: message.round });
+    // Its commit index is based on what this voter has acknowledged, if need be with a memory that is gone.
+    if (this.#learner === null) {
+      if (message.commit > this.lastIndex) return this.#disown(from);
+      if (message.commit > this.commitIndex) this.#log.commitTo(message.commit);
+    }
+    this.#send(from, this.#toLeader({ type: 'heartbeatReply', term: this.#term, round: message.round }));
   }
 
   /**
@@ -333,7 +363,7 @@ export class RaftCore {
       if (this.#log.termAt(snapshot.index) === snapshot.term) this.#log.commitTo(snapshot.index);
       else this.#log.reset(snapshot);
     }
-    this.#promise(from, { type: 'appendAccepted', term: this.#term, match: this.commitIndex });
+    this.#promise(from, this.#toLeader({ type: 'appendAccepted', term: this.#term, match: this.commitIndex }));
   }
 
   // --- elections ------------------------------------------------------------------------------------------------------
@@ -343,6 +373,7 @@ export class RaftCore {
   }
 
   #campaign(): void {
+    if (this.#learner !== null) return this.#resetTimer();
     this.#changeRole('preCandidate', null);
     const { lastIndex, lastTerm } = this;
     for (const to of this.#others()) this.#send(to, { type: 'preVote', term: this.#term + 1, lastIndex, lastTerm });
@@ -392,6 +423,8 @@ export class RaftCore {
     invariant(this.#leader === null || this.#leader === leader, () => `two leaders in term ${this.#term}`);
     if (this.#role !== 'follower' || this.#leader === null) this.#becomeFollower(this.#term, leader);
     this.#electionElapsed = 0;
+    // Once it counts it must not vote for another one in this term, in which its former memory may have voted.
+    if (this.#learner !== null) this.#votedFor ??= leader;
   }
 
   #changeRole(role: Role, leader: NodeId | null): void {

@@ -78,6 +78,7 @@ export function requestOf(message: Message, durable: DurableEntry): RefereeReque
     case 'appendAccepted':
     case 'appendRejected':
     case 'heartbeatReply':
+    case 'learner':
       return null;
   }
 }

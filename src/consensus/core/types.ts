@@ -64,6 +64,11 @@ export interface RaftConfig {
   readonly maxPendingReads: number;
   /** Entries below a snapshot that stay in memory, so that a follower slightly behind isn't sent the snapshot. */
   readonly retainEntries: number;
+  /**
+   * The name of this voter's memory while that does not count (standing.ts): it follows, and neither campaigns nor votes, and what it
+   * acknowledges only tells the leader what to send next. Ends with the `counts` event.
+   */
+  readonly learner?: string | undefined;
 }
 
 export const DEFAULT_LIMITS = {
@@ -90,7 +95,9 @@ export type RaftEvent =
   /** Ask a leader to hand over (section 3.10). Best effort: watch `effects.leadership`. */
   | { readonly type: 'transferLeadership'; readonly to: NodeId }
   /** Campaign now, as if the election timeout had passed. Still asks for pre-votes first. */
-  | { readonly type: 'campaign' };
+  | { readonly type: 'campaign' }
+  /** This voter's memory counts from now on, and that is durable. */
+  | { readonly type: 'counts' };
 
 /**
  * One atomic request to storage. Order matters: hard state, then truncation, then snapshot, then entries. A crash may

@@ -31,6 +31,8 @@ const STATUS: ClusterStatus = {
   bypasses: { count: 0, last: null },
   clients: 3,
   referee: null,
+  voiceless: null,
+  voicelessPeers: [],
   startedAt: '2025-01-01T00:00:00.000Z',
 };
 

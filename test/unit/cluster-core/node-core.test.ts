@@ -14,6 +14,7 @@ function settings(self: number) {
   return {
     self: nodeId(self),
     nodes: [one, two, three],
+    voters: [one, two, three],
     resendAfter: 100,
     voteTimeout: 1000,
     decisionTimeout: 2000,

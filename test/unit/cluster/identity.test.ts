@@ -2,10 +2,12 @@ import { describe, expect, it } from 'vitest';
 import {
   judgeLog,
   judgePostgres,
+  memoryOf,
   newIdentity,
   type FoundPostgres,
   type Identity,
 } from '../../../src/cluster/identity.ts';
+import { EMPTY } from '../../../src/consensus/core/types.ts';
 import { logIndex, lsn, nodeId } from '../../../src/runtime/ids.ts';
 
 const postgres = { systemIdentifier: '7', timeline: 1, committed: logIndex(100), flushed: lsn(5000n) };
@@ -22,10 +24,27 @@ const judge = (identity: Identity, isNew: boolean, change: Partial<FoundPostgres
 
 describe('the log that belongs to a node', () => {
   it('has everything that was ever decided here', () => {
-    expect(judgeLog(own, logIndex(120))).toBeUndefined();
-    expect(judgeLog(own, logIndex(119))?.code).toBe('log-lost');
-    expect(judgeLog(own, logIndex(0))?.code).toBe('log-lost');
-    expect(judgeLog(undefined, logIndex(0))).toBeUndefined();
+    expect(judgeLog(own, logIndex(120), false)).toBeUndefined();
+    expect(judgeLog(own, logIndex(119), false)?.code).toBe('log-lost');
+    expect(judgeLog(own, logIndex(0), true)?.code).toBe('log-lost');
+    expect(judgeLog(undefined, logIndex(0), true)).toBeUndefined();
+  });
+
+  it('is missed even before anything was decided, once its voice counts', () => {
+    const fresh = newIdentity('dev', nodeId(2));
+    expect(judgeLog(fresh, logIndex(0), true)).toBeUndefined();
+    const counting = { ...fresh, voice: { counts: true, founders: null } };
+    expect(judgeLog(counting, logIndex(0), false)).toBeUndefined();
+    expect(judgeLog(counting, logIndex(0), true)?.code).toBe('log-lost');
+  });
+
+  it('counts from the first start of this version on, if an earlier one has used it', () => {
+    const { voice, ...legacy } = newIdentity('dev', nodeId(2));
+    expect(voice?.counts).toBe(false);
+    expect(memoryOf(legacy, EMPTY)).toEqual({ name: legacy.log, counts: false, founders: null });
+    const used = { ...EMPTY, hardState: { term: 1, votedFor: nodeId(1) } };
+    expect(memoryOf(legacy, used).counts).toBe(true);
+    expect(memoryOf(newIdentity('dev', nodeId(2)), used).counts).toBe(false);
   });
 });
 

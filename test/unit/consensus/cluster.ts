@@ -17,6 +17,7 @@ import {
   type Outgoing,
   type PersistBatch,
   type RaftEvent,
+  type Restored,
   type Snapshot,
 } from '../../../src/consensus/core/types.ts';
 import { logIndex, nodeId, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
@@ -26,6 +27,8 @@ import { RefereeVoter, type Asked } from './referee-voter.ts';
 /** What storage does, in memory: requests wait in order; a crash keeps a prefix of them, cut at any record. */
 class MemoryDisk {
   durable = EMPTY;
+  /** What was on it before it was emptied, each time. */
+  readonly former: Restored[] = [];
   waiting: (PersistBatch | { readonly seq: null; readonly compact: Snapshot })[] = [];
 
   /** Makes the oldest request durable. Returns its number, if it has one. */
@@ -46,10 +49,20 @@ class MemoryDisk {
     return this.durable.entries.at(-1) ?? this.durable.snapshot ?? { term: 0, index: logIndex(0) };
   }
 
-  has(index: LogIndex, term: number): boolean {
-    const { snapshot, entries } = this.durable;
+  empty(): void {
+    this.former.push(this.durable);
+    this.durable = EMPTY;
+  }
+
+  has(index: LogIndex, term: number, disk = this.durable): boolean {
+    const { snapshot, entries } = disk;
     if (snapshot !== null && snapshot.index >= index) return true;
     return entries[index - (snapshot?.index ?? 0) - 1]?.term === term;
+  }
+
+  /** It was kept here once, so that an acknowledgement of it may be under way. */
+  had(index: LogIndex, term: number): boolean {
+    return [this.durable, ...this.former].some((disk) => this.has(index, term, disk));
   }
 
   /** Applies the first `records` parts of a request, in the order that types.ts promises. */
@@ -81,6 +94,8 @@ interface Node {
   readonly disk: MemoryDisk;
   core: RaftCore | null;
   incarnation: number;
+  /** The name of what it remembers, and whether its voice counts: not after its disk was emptied, until an entry of the log names the new one. */
+  memory: { readonly name: string; counts: boolean };
   /** The delivered index when each read was asked for may be lower than what was committed anywhere then. */
   readonly reads: Map<number, LogIndex>;
 }
@@ -99,6 +114,8 @@ export interface Statistics {
   installs: number;
   reads: number;
   refused: number;
+  emptied: number;
+  letIn: number;
 }
 
 export class Cluster {
@@ -116,7 +133,8 @@ export class Cluster {
   #cut = new Set<string>();
   #next = 1;
   /** What this run has more of than others; and how small its appends are. */
-  readonly #theme: 'none' | 'elections' | 'lonely leaders' | 'compactions' | 'crashes' | 'losses' | 'lost referees';
+  readonly #theme:
+    'none' | 'elections' | 'lonely leaders' | 'compactions' | 'crashes' | 'losses' | 'emptied disks' | 'lost referees';
   readonly #batchBytes: number;
   readonly statistics: Statistics = {
     steps: 0,
@@ -126,7 +144,11 @@ export class Cluster {
     installs: 0,
     reads: 0,
     refused: 0,
+    emptied: 0,
+    letIn: 0,
   };
+  /** Where the log lets a new memory in. */
+  readonly #letIn = new Map<string, LogIndex>();
 
   constructor(seed: number, withReferee = false) {
     this.#seed = seed;
@@ -139,6 +161,9 @@ export class Cluster {
       'compactions',
       'crashes',
       'losses',
+      'emptied disks',
+      'emptied disks',
+      'emptied disks',
       ...(withReferee ? (['lost referees', 'lost referees', 'lost referees'] as const) : []),
     ]);
     // One entry per append lets logs differ in more ways; a no-op weighs nothing, so the limit is below any proposal.
@@ -149,6 +174,7 @@ export class Cluster {
       disk: new MemoryDisk(),
       core: null,
       incarnation: 0,
+      memory: { name: `m${i + 1}`, counts: true },
       reads: new Map(),
     }));
     this.referee = withReferee ? new RefereeVoter(nodeId(1), this.#pick([0, 0, 100])) : null;
@@ -182,7 +208,8 @@ export class Cluster {
     else if (dice < 945) this.#step(node, { type: 'campaign' });
     else if (dice < 950) this.#step(node, { type: 'transferLeadership', to: this.#pick(this.#nodes).id });
     else if (dice < 980) this.#maintain(node);
-    else if (dice === 980 && this.#prng.below(4) === 0) this.referee?.lose();
+    else if (dice < 995) this.#letSomeIn();
+    else if (dice === 995 && this.#prng.below(4) === 0) this.referee?.lose();
   }
 
   #actOnTheme(node: Node): void {
@@ -208,6 +235,9 @@ export class Cluster {
         return;
       case 'lost referees':
         this.#replaceReferee(node);
+        return;
+      case 'emptied disks':
+        this.#emptyDisk(node);
         return;
       case 'none':
         return;
@@ -238,6 +268,95 @@ export class Cluster {
     this.#step(candidate, { type: 'campaign' });
   }
 
+  /**
+   * Its voter forgets what it promised, mostly just after it voted or acknowledged, with answers under way. Those that are left must be a majority: if
+   * more forget, nothing can help.
+   */
+  #emptyDisk(node: Node): void {
+    // One that waits to be let in forgets again now and then only.
+    if (this.referee !== null || (!node.memory.counts && this.#prng.below(6) > 0)) return;
+    const forgetful = this.#nodes.filter((one) => one === node || !one.memory.counts);
+    if (forgetful.length > this.#nodes.length - (Math.floor(this.#nodes.length / 2) + 1)) return;
+    const others = this.#shuffled(this.#nodes.filter((one) => one !== node));
+    const [leader] = others;
+    // One that led before does not know yet that it does not any more.
+    const former = this.#prng.below(2) === 0 ? others[others.length - 1] : undefined;
+    if (former !== undefined) {
+      this.#cut.clear();
+      this.#elect(former);
+      this.#busy(former, 40);
+    }
+    // A bare majority decides something, or votes for somebody, with it.
+    const few = others.slice(0, Math.floor(this.#nodes.length / 2));
+    this.#cut = this.#between([node, ...few]);
+    if (this.#prng.below(3) > 0) this.#elect(leader);
+    this.#busy(leader, this.#prng.below(60));
+    this.#crash(node);
+    node.disk.empty();
+    node.memory = { name: `m${node.id}.${node.disk.former.length}`, counts: false };
+    this.statistics.emptied++;
+    this.#start(node);
+    // Now and then it gets a part of that again, or is let in. Then the one that led is gone, and another one would like to lead.
+    if (this.#prng.below(2) === 0) this.#busy(leader, this.#prng.below(60));
+    if (this.#prng.below(3) === 0) this.#letSomeIn();
+    this.#cut = this.#between(this.#prng.below(4) > 0 ? [leader] : [...few, node].slice(1));
+    if (former?.core?.role === 'leader') {
+      this.#cut = this.#between(this.#prng.below(2) === 0 ? [former, node] : others.slice(0, -1));
+      this.#busy(former, this.#prng.below(80));
+    }
+    const candidate = this.#prng.below(4) > 0 ? others[others.length - 1] : node;
+    this.#elect(candidate);
+    this.#busy(candidate, this.#prng.below(60));
+  }
+
+  /** All pairs of which one is in `side` and the other is not. */
+  #between(side: readonly Node[]): Set<string> {
+    const isIn = (node: Node): boolean => side.includes(node);
+    const pairs = this.#nodes.flatMap((a) =>
+      this.#nodes.filter((b) => isIn(a) !== isIn(b)).map((b) => `${a.id}>${b.id}`),
+    );
+    return new Set(pairs);
+  }
+
+  /** Nothing else goes wrong for a moment. */
+  #busy(leader: Node, steps: number): void {
+    for (let n = steps; n > 0; n--) {
+      const dice = this.#prng.below(10);
+      if (dice < 5) this.#deliver();
+      else if (dice < 9) this.#sync(this.#pick(this.#nodes));
+      else if (this.#prng.below(3) === 0) this.#step(leader, { type: 'tick' });
+      else {
+        const term = leader.core?.term ?? 0;
+        this.#offer(leader, `p${this.#next++}@${term}`, term);
+      }
+    }
+  }
+
+  /** Those that lead, or think so, let in who asks for it. */
+  #letSomeIn(): void {
+    for (const { core, memory } of this.#nodes) {
+      if (memory.counts || core === null) continue;
+      for (const leader of this.#nodes) {
+        const term = leader.core?.term ?? 0;
+        if (leader.core?.role === 'leader') this.#offer(leader, `let in ${memory.name}:${this.#next++}@${term}`, term);
+      }
+    }
+  }
+
+  /** What it has read lets its own memory in; acted upon when that is durable, which a crash may forestall. */
+  #readOwn(node: Node, upTo: LogIndex): void {
+    const { memory } = node;
+    const index = this.#letIn.get(memory.name);
+    if (memory.counts || index === undefined || index > upTo || this.#prng.below(4) === 0) return;
+    memory.counts = true;
+    this.statistics.letIn++;
+    if (this.#prng.below(4) > 0) this.#step(node, { type: 'counts' });
+    else {
+      this.#crash(node);
+      this.#start(node);
+    }
+  }
+
   #isolate(some: readonly Node[]): void {
     for (const from of some) {
       for (const to of this.#voters) if (this.#prng.below(3) > 0) this.#cut.add(`${from.id}>${to}`);
@@ -252,7 +371,9 @@ export class Cluster {
     for (let round = 0; round < 400; round++) {
       for (const node of this.#nodes) this.#step(node, { type: 'tick' });
       for (const node of this.#nodes) this.#maintain(node);
+      this.#letSomeIn();
       this.#quiesce();
+      for (const node of this.#nodes) this.#readOwn(node, node.core?.deliveredIndex ?? logIndex(0));
       const leader = this.#nodes.find((node) => node.core?.ready);
       if (leader !== undefined && (payload === null || !this.#checker.isDelivered(payload))) {
         payload = `last${round}@${leader.core!.term}`;
@@ -262,7 +383,8 @@ export class Cluster {
       }
       const last = this.#checker.lastCommitted;
       const done = this.#nodes.every((node) => node.core?.deliveredIndex === last);
-      if (payload !== null && this.#checker.isDelivered(payload) && done) return;
+      const allCount = this.#nodes.every(({ memory }) => memory.counts);
+      if (payload !== null && this.#checker.isDelivered(payload) && done && allCount) return;
     }
     throw new SafetyViolation('no progress after all faults ended');
   }
@@ -397,6 +519,7 @@ export class Cluster {
         maxUncommittedBytes: 400,
         maxPendingReads: 4,
         retainEntries: this.#prng.below(3) * 3,
+        learner: node.memory.counts ? undefined : node.memory.name,
       },
       node.disk.durable,
     );
@@ -434,13 +557,18 @@ export class Cluster {
       this.#checker.snapshotInstalled(effects.install);
     }
     const durably = (index: LogIndex, term: number): number =>
-      this.#nodes.filter((one) => one.disk.has(index, term)).length + Number(this.referee?.has(index, term) ?? false);
+      this.#nodes.filter((one) => one.disk.had(index, term)).length + Number(this.referee?.has(index, term) ?? false);
     this.#checker.afterStep(core, node.incarnation, effects, durably, Math.floor(this.#voters.length / 2) + 1);
     const delivered = core.deliveredIndex;
     if (delivered > 0 && !node.disk.has(delivered, this.#checker.committedTerm(delivered))) {
       throw new SafetyViolation(`node ${node.id} delivered ${delivered} without having it on its disk`);
     }
     this.#checkReads(node, effects);
+    for (const { index, payload } of effects.committed) {
+      const name = /^let in ([^:]+):/.exec(Buffer.from(payload).toString('latin1'))?.[1];
+      if (name !== undefined && !this.#letIn.has(name)) this.#letIn.set(name, index);
+    }
+    if (core === node.core && !node.memory.counts) this.#readOwn(node, delivered);
     return effects;
   }
 
@@ -452,6 +580,13 @@ export class Cluster {
       this.statistics.reads++;
       if (read.index < least) throw new SafetyViolation(`read of ${read.index} although ${least} was committed before`);
     }
+  }
+
+  #shuffled<T>(of: readonly T[]): T[] {
+    return of
+      .map((one) => ({ one, lot: this.#prng.below(2 ** 30) }))
+      .sort((a, b) => a.lot - b.lot)
+      .map(({ one }) => one);
   }
 
   #pick<T>(from: readonly T[]): T {
