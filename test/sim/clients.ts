@@ -44,6 +44,10 @@ class Client {
     return this.#backend?.pid;
   }
 
+  get isPreparing(): boolean {
+    return this.#preparing;
+  }
+
   get gid(): Gid | undefined {
     return this.#gid;
   }
@@ -57,7 +61,7 @@ class Client {
   }
 
   begin(statements: readonly Statement[]): void {
-    this.#backend = this.#node.postgres.connect(this.#node.run);
+    this.#backend = this.#node.postgres.connect(this.#node.run, true);
     this.#overruled = this.committing = false;
     this.#gid = undefined;
     this.busy = true;
@@ -161,7 +165,7 @@ class Client {
   #end(): void {
     const { postgres } = this.#node;
     const backend = this.#backend;
-    if (backend !== undefined) this.#node.world.loop.in(postgres.process, 0.2, () => postgres.close(backend));
+    if (backend !== undefined) this.#node.world.loop.in(postgres.process, 0.2, () => postgres.hangUp(backend));
     this.busy = this.committing = this.#answered = false;
     this.#gid = undefined;
     this.think();
@@ -258,5 +262,17 @@ export class Clients {
     const client = this.#node.world.rng.pick(this.#clients);
     const backend = client.pid === undefined ? undefined : this.#node.postgres.backend(client.pid);
     if (client.busy && backend !== undefined) this.#node.postgres.breakConnection(backend);
+  }
+
+  /** The connection of a client to the server breaks, and the server goes on with what it was sent: mostly of one that is at PREPARE. */
+  loseOne(hold: number): void {
+    const { rng } = this.#node.world;
+    const busy = this.#clients.filter((client) => client.busy);
+    const atPrepare = busy.filter((client) => client.isPreparing);
+    const client = (atPrepare.length > 0 && rng.chance(0.8) ? atPrepare : busy).at(0);
+    const backend = client?.pid === undefined ? undefined : this.#node.postgres.backend(client.pid);
+    if (backend === undefined || backend.orphaned) return;
+    if (client?.isPreparing === true) this.#node.world.count('connections lost at PREPARE');
+    this.#node.postgres.loseConnection(backend, hold);
   }
 }

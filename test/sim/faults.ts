@@ -135,6 +135,13 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     node.skew += world.rng.pick([-1, 1]) * world.rng.wait(3_600_000);
   },
   'killed backend': (_world, node) => node.clients.killOne(),
+  /** Looked for often, as PREPARE takes a moment only. */
+  'lost connections': (world, node) => {
+    for (let i = 0; i < 12; i++) {
+      const hold = world.rng.chance(0.3) ? 0 : downtime(world.rng);
+      world.later(i * world.rng.between(1, 12), () => node.clients.loseOne(hold));
+    }
+  },
   'leadership transfer': (world, node) => {
     const leader = world.nodes.find((one) => one.process.alive && one.raft.role === 'leader');
     if (leader !== undefined && leader !== node && !leader.process.stopped)

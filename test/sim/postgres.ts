@@ -21,7 +21,13 @@ export interface Backend {
   /** Which run of the proxy opened it, and in which life of the server. */
   readonly run: number;
   readonly life: number;
+  /** A client's, or one of the proxy's own: only those does a new run of the proxy end before it looks at the server. */
+  readonly isClients: boolean;
   tx: Tx | undefined;
+  /** Commands that were sent and have not arrived. They are carried out even if the connection breaks meanwhile. */
+  sent: number;
+  /** The server process gets on with nothing before that moment. */
+  heldUntil: number;
   /** Between a command's arrival and its end. */
   busy: boolean;
   /** The proxy is gone: ends when it is idle. */
@@ -75,12 +81,15 @@ export class PostgresModel {
 
   // ---- connections
 
-  connect(run: number): Backend {
+  connect(run: number, isClients = false): Backend {
     const backend = {
       pid: this.#pid++,
       run,
       life: this.process.life,
+      isClients,
       tx: undefined,
+      sent: 0,
+      heldUntil: 0,
       busy: false,
       orphaned: false,
       closed: !this.process.alive,
@@ -104,15 +113,37 @@ export class PostgresModel {
     if (!this.process.alive || backend.closed || backend.life !== this.process.life) return broken();
     this.#calls.add(broken);
     backend.broken = broken;
-    this.#loop.in(this.process, this.#rng.between(0.05, 0.4), () => {
+    backend.sent++;
+    const arrive = () => {
       if (backend.closed) return broken();
+      if (backend.heldUntil > this.#loop.now)
+        return this.#loop.in(this.process, backend.heldUntil - this.#loop.now, arrive);
+      backend.sent--;
       backend.busy = true;
       command((result) => {
         backend.busy = false;
-        if (backend.orphaned) this.close(backend);
+        if (backend.orphaned && backend.sent === 0) this.close(backend);
         answer(result);
       });
-    });
+    };
+    this.#loop.in(this.process, this.#rng.between(0.05, 0.4), arrive);
+  }
+
+  /** What a proxy does that needs a connection no more. One that broke it can't close: the server has yet to notice. */
+  hangUp(backend: Backend): void {
+    if (!backend.orphaned) this.close(backend);
+  }
+
+  /** The connection breaks, and the server process is held up: what was sent is carried out all the same, if it lives, when nobody expects it any more. */
+  loseConnection(backend: Backend, hold: number): void {
+    backend.heldUntil = this.#loop.now + hold;
+    backend.orphaned = true;
+    this.#loop.in(this.process, hold, () => this.#closeIfIdle(backend));
+    backend.broken();
+  }
+
+  #closeIfIdle(backend: Backend): void {
+    if (!backend.busy && backend.sent === 0) this.close(backend);
   }
 
   close(backend: Backend): void {
@@ -127,17 +158,16 @@ export class PostgresModel {
     for (const backend of this.#backends) {
       if (backend.run > run || backend.orphaned) continue;
       backend.orphaned = true;
-      this.#loop.in(this.process, this.#rng.wait(20), () => {
-        if (!backend.busy) this.close(backend);
-      });
+      if (backend.isClients && this.#rng.chance(0.2)) backend.heldUntil = this.#loop.now + this.#rng.wait(150);
+      this.#loop.in(this.process, this.#rng.wait(20), () => this.#closeIfIdle(backend));
     }
   }
 
-  /** pg_terminate_backend of what earlier runs left. True when nothing of them is left. */
+  /** pg_terminate_backend of what earlier runs had for themselves. True when nothing of that is left. */
   terminateBefore(run: number): boolean {
     let gone = true;
     for (const backend of [...this.#backends]) {
-      if (backend.run >= run) continue;
+      if (backend.run >= run || backend.isClients) continue;
       backend.orphaned = true;
       if (backend.tx?.state === 'preparing' || (backend.busy && backend.tx === undefined)) gone = false;
       else this.close(backend);
@@ -252,10 +282,14 @@ export class PostgresModel {
         this.#hooks.prepared(tx);
       },
     };
-    this.#sync(unfinished, () => {
-      backend.tx = undefined;
-      reply({ ok: true, value: tx });
-    });
+    this.#sync(
+      unfinished,
+      () => {
+        backend.tx = undefined;
+        reply({ ok: true, value: tx });
+      },
+      backend,
+    );
   }
 
   commitPrepared(gid: Gid, index: LogIndex, lanes: number, reply: Reply<null>): void {
@@ -326,13 +360,16 @@ export class PostgresModel {
   }
 
   /** The WAL's flush: a crash before its end keeps the record or loses it. */
-  #sync(unfinished: { readonly keep: () => void; readonly tx: Tx }, then: () => void): void {
+  #sync(unfinished: { readonly keep: () => void; readonly tx: Tx }, then: () => void, backend?: Backend): void {
     this.#unfinished.add(unfinished);
-    this.#loop.in(this.process, this.slowness * this.#rng.between(0.2, 1.2), () => {
+    const finish = () => {
+      const hold = (backend?.heldUntil ?? 0) - this.#loop.now;
+      if (hold > 0) return this.#loop.in(this.process, hold, finish);
       if (!this.#unfinished.delete(unfinished)) return;
       unfinished.keep();
       then();
-    });
+    };
+    this.#loop.in(this.process, this.slowness * this.#rng.between(0.2, 1.2), finish);
   }
 
   // ---- the server's life

@@ -41,6 +41,8 @@ export class Replica {
   #noted = 0 as LogIndex;
   /** A commit failed: nothing after it may be tried before the server was looked at. */
   #stopped = false;
+  /** Found by the last sweep. */
+  #suspects: ReadonlySet<Gid> = new Set();
 
   constructor(node: SimNode) {
     this.#node = node;
@@ -58,6 +60,7 @@ export class Replica {
   start(): void {
     this.#poll();
     this.#watch();
+    this.#sweepLater();
   }
 
   /** A command whose end a look waits for. */
@@ -291,12 +294,61 @@ export class Replica {
       (result) => {
         postgres.close(backend);
         if (!result.ok && result.sqlstate === '08006') return;
+        // A sweep is at it: one connection carries out all rollbacks, one after the other.
+        if (!result.ok && result.sqlstate === '55000') {
+          world.loop.in(this.#node.process, 0.5, () => this.rollbackPrepared(gid));
+          return;
+        }
         if (!result.ok && result.sqlstate !== '42704')
           throw new Violation('rollback', `ROLLBACK PREPARED ${gid} fails: ${result.sqlstate}`);
         if (!result.ok) world.oracle.rolledBack(this.#node.id, gid);
         this.#node.feed({ type: 'rolled-back', gid });
       },
     );
+  }
+
+  // ---- what nobody waits for
+
+  #sweepLater(): void {
+    const { world, process } = this.#node;
+    world.loop.in(process, world.settings.sweepInterval * world.rng.between(0.9, 1.1), () => this.#sweep());
+  }
+
+  /** As LocalReplica does: what is found twice in a row, and is abandoned by what the core knows, is rolled back. */
+  #sweep(): void {
+    const { postgres, process, core } = this.#node;
+    if (!this.isUp) return this.#sweepLater();
+    const found = new Set<Gid>();
+    const end = (): void => {
+      this.#suspects = found;
+      this.#sweepLater();
+    };
+    const backend = this.#connect();
+    const look = (reply: Reply<Gid[]>): void => reply({ ok: true, value: [...postgres.prepared.keys()] });
+    postgres.call<Gid[]>(process, backend, look, (result) => {
+      postgres.close(backend);
+      if (!result.ok) return end();
+      const next = (position: number): void => {
+        const gid = result.value.at(position);
+        if (gid === undefined) return end();
+        if (!core.isAbandoned(gid)) return next(position + 1);
+        found.add(gid);
+        if (!this.#suspects.has(gid)) return next(position + 1);
+        this.#rollBackAbandoned(gid, () => next(position + 1));
+      };
+      next(0);
+    });
+  }
+
+  #rollBackAbandoned(gid: Gid, then: () => void): void {
+    const { postgres, process, world } = this.#node;
+    const backend = this.#connect();
+    const command = (reply: Reply<null>): void => postgres.rollbackPrepared(gid, reply);
+    postgres.call<null>(process, backend, command, (result) => {
+      postgres.close(backend);
+      if (result.ok) world.count('abandoned, rolled back');
+      then();
+    });
   }
 
   // ---- catch-up

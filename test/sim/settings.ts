@@ -17,6 +17,8 @@ export interface SimSettings {
   readonly voteTimeout: number;
   readonly decisionTimeout: number;
   readonly minimumMembers: number;
+  /** Between two looks for prepared transactions that nobody waits for. */
+  readonly sweepInterval: number;
   /** Entries after which a node compacts its log; small ones make snapshots travel. */
   readonly compactEvery: number;
   readonly retainEntries: number;
@@ -46,6 +48,7 @@ export function drawSettings(rng: Rng): SimSettings {
     voteTimeout: rng.pick([200, 400, 800]),
     decisionTimeout: rng.pick([500, 1500]),
     minimumMembers: rng.chance(0.7) ? 1 : majority,
+    sweepInterval: rng.pick([40, 150, 500]),
     compactEvery: rng.pick([3, 10, 40, 1000]),
     retainEntries: rng.pick([0, 2, 20]),
     recentCommits: rng.pick([2, 10, 10_000]),
