@@ -115,9 +115,14 @@ export class PostgresModel {
     backend.broken = broken;
     backend.sent++;
     const arrive = () => {
-      if (backend.closed) return broken();
-      if (backend.heldUntil > this.#loop.now)
-        return this.#loop.in(this.process, backend.heldUntil - this.#loop.now, arrive);
+      if (backend.closed) {
+        broken();
+        return;
+      }
+      if (backend.heldUntil > this.#loop.now) {
+        this.#loop.in(this.process, backend.heldUntil - this.#loop.now, arrive);
+        return;
+      }
       backend.sent--;
       backend.busy = true;
       command((result) => {
@@ -364,7 +369,10 @@ export class PostgresModel {
     this.#unfinished.add(unfinished);
     const finish = () => {
       const hold = (backend?.heldUntil ?? 0) - this.#loop.now;
-      if (hold > 0) return this.#loop.in(this.process, hold, finish);
+      if (hold > 0) {
+        this.#loop.in(this.process, hold, finish);
+        return;
+      }
       if (!this.#unfinished.delete(unfinished)) return;
       unfinished.keep();
       then();
