@@ -11,7 +11,7 @@ import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts'
 import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, type Blocked } from './apply/blockers.ts';
-import type { LanePositions } from '../commit/core/commit-progress.ts';
+import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
 import { commitOrigin, noteCommitted, readCommitPositions } from './commit-origins.ts';
 import { ControlClient } from './control-client.ts';
@@ -142,7 +142,7 @@ export class DatabaseReplica {
     this.#slot = slot;
     await this.#ensureSlot(slot);
     const note = join(this.#options.directory, `history-${oid}.json`);
-    this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, this.#options.handedOut);
+    this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, () => this.#committedOrSent());
     this.#opened = await this.#flushedNow();
     await takeOver(this.#control, () =>
       this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }),
@@ -327,13 +327,23 @@ export class DatabaseReplica {
   /** Lets go of WAL that no node needs: all have committed up to `needed`. */
   async advanceHistory(needed: LogIndex): Promise<void> {
     const { handedOut, retention, log, database } = this.#options;
-    const surrender = await this.#history.advance(handedOut, needed, retention);
+    const surrender = await this.#history.advance(handedOut, () => this.#committedOrSent(), needed, retention);
     if (surrender === undefined) return;
-    const { from, bytes } = surrender;
+    const { from, reason } = surrender;
+    const what =
+      reason === 'retention'
+        ? 'retention is exceeded'
+        : `slot ${this.#history.name} had lost its WAL (max_slot_wal_keep_size?), or was dropped, and begins anew`;
     log.warn(
-      { database, needed, from, bytes: Number(bytes) },
-      'retention is exceeded: a node that is away can no longer catch up from here and has to be copied anew',
+      { database, needed, from },
+      `${what}: a node that is away can no longer catch up from here and has to be copied anew`,
     );
+  }
+
+  /** After a start nothing has been sent yet, and much may be committed. */
+  async #committedOrSent(): Promise<LogIndex> {
+    const { highest } = new CommitProgress([...(await this.commitPositions()).values()]);
+    return Math.max(highest, this.#options.handedOut()) as LogIndex;
   }
 
   walSince(index: LogIndex): number {

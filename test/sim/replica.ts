@@ -133,7 +133,7 @@ export class Replica {
         return;
       }
       // A server that is ahead of a log that was lost is of no use before the others have sent the log.
-      if (postgres.progress > this.#node.raft.durableIndex) return reply({ ok: false, sqlstate: 'log-behind' });
+      if (postgres.progress.highest > this.#node.raft.durableIndex) return reply({ ok: false, sqlstate: 'log-behind' });
       const prepared = new Map([...postgres.prepared].map(([gid, tx]) => [gid, tx.database]));
       reply({ ok: true, value: { progress: postgres.progress, prepared } });
     };

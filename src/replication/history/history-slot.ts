@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { open, rename } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import type { ControlClient } from '../control-client.ts';
-import { formatLsn, logIndex, parseLsn, type LogIndex, type Lsn } from '../../runtime/ids.ts';
+import { formatLsn, logIndex, parseLsn, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
 
 interface Sample {
   /** Monotonic milliseconds. */
@@ -21,9 +21,10 @@ export interface Retention {
 
 /** What `advance` gave up: the slot passed what some node still needs. */
 export interface Surrender {
+  /** `server`: PostgreSQL has thrown away WAL that the slot kept, as max_slot_wal_keep_size lets it, or somebody has dropped the slot. */
+  readonly reason: 'retention' | 'server';
   readonly needed: LogIndex;
   readonly from: LogIndex;
-  readonly bytes: bigint;
 }
 
 /** Samples that are kept; older ones are thinned out, which only makes the slot advance in larger steps. */
@@ -43,6 +44,8 @@ export class HistorySlot {
   #from: LogIndex;
   #confirmed: Lsn;
   #samples: Sample[] = [];
+  /** One look at a time: a new slot waits for what is in progress in the server. */
+  #busy = false;
 
   private constructor(control: ControlClient, name: string, file: string, from: LogIndex, confirmed: Lsn) {
     this.#control = control;
@@ -52,35 +55,42 @@ export class HistorySlot {
     this.#confirmed = confirmed;
   }
 
-  /** Creates the slot if it's missing. `handedOut`: the highest index whose COMMIT PREPARED may have been sent. */
+  /**
+   * Creates the slot if it's missing, or of no use as its WAL is gone. `committed`: the highest index that is committed, or whose COMMIT PREPARED may
+   * have been sent.
+   */
   static async open(
     control: ControlClient,
     name: string,
     file: string,
-    handedOut: () => LogIndex,
+    committed: () => Promise<LogIndex>,
   ): Promise<HistorySlot> {
-    const find = async () =>
-      (
-        await control.ask<{ confirmed: string }>(
-          `SELECT confirmed_flush_lsn::pg_catalog.text AS confirmed FROM pg_catalog.pg_replication_slots
-           WHERE slot_name = $1 AND wal_status IS DISTINCT FROM 'lost'`,
-          [name],
-        )
-      ).rows[0] as { confirmed: string } | undefined;
-    const found = await find();
-    const noted = found === undefined ? undefined : readNote(file);
-    if (found !== undefined) {
-      return new HistorySlot(control, name, file, noted ?? handedOut(), parseLsn(found.confirmed));
+    const found = await find(control, name);
+    if (found?.isLost === false) {
+      return new HistorySlot(control, name, file, readNote(file) ?? (await committed()), found.confirmed);
     }
-    // A slot whose WAL is gone is of no use to anyone.
-    await control.ask(
-      'SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1',
-      [name],
-    );
-    await control.ask(`SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, [name]);
-    const slot = new HistorySlot(control, name, file, handedOut(), parseLsn((await find())?.confirmed ?? '0/0'));
-    await slot.#note(slot.#from);
+    const slot = new HistorySlot(control, name, file, 0 as LogIndex, ZERO_LSN);
+    await slot.#beginAnew(committed);
     return slot;
+  }
+
+  /** The slot is created in the place of what there is. It gives what is committed from then on, and no more is promised at any moment. */
+  async #beginAnew(committed: () => Promise<LogIndex>): Promise<void> {
+    await rm(this.#file, { force: true });
+    await this.#control.ask(
+      'SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1',
+      [this.name],
+    );
+    await this.#control.ask(`SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, [
+      this.name,
+    ]);
+    const from = await committed();
+    const created = await find(this.#control, this.name);
+    if (created === undefined) throw new Error(`slot ${this.name} was dropped by somebody`);
+    await this.#note(from);
+    this.#from = from;
+    this.#confirmed = created.confirmed;
+    this.#samples = [];
   }
 
   /** WAL that was durable when this was last looked at. */
@@ -103,9 +113,27 @@ export class HistorySlot {
 
   /**
    * To be called every few seconds. `needed`: the lowest index that some node may ask to go on from. Beyond the retention the slot moves on without
-   * that node, which is answered.
+   * that node, which is answered; as well as that the server has thrown away what the slot kept.
    */
-  async advance(handedOut: () => LogIndex, needed: LogIndex, retention: Retention): Promise<Surrender | undefined> {
+  async advance(
+    handedOut: () => LogIndex,
+    committed: () => Promise<LogIndex>,
+    needed: LogIndex,
+    retention: Retention,
+  ): Promise<Surrender | undefined> {
+    if (this.#busy) return undefined;
+    this.#busy = true;
+    try {
+      const found = await find(this.#control, this.name);
+      if (found?.isLost === false) return await this.#moveOn(handedOut, needed, retention);
+      await this.#beginAnew(committed);
+      return { reason: 'server', needed, from: this.#from };
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #moveOn(handedOut: () => LogIndex, needed: LogIndex, retention: Retention): Promise<Surrender | undefined> {
     const { rows } = await this.#control.ask<{ position: string }>(
       'SELECT pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text AS position',
     );
@@ -117,7 +145,6 @@ export class HistorySlot {
     const isSurrender = overdue !== undefined && overdue.index > (wanted?.index ?? needed);
     const passed = isSurrender ? overdue : wanted;
     if (passed === undefined || passed.position - this.#confirmed < STEP) return undefined;
-    const bytes = newest.position - this.#confirmed;
     // First the note: after a crash between the two it promises too little, never too much.
     await this.#note(passed.index);
     this.#from = passed.index;
@@ -127,7 +154,7 @@ export class HistorySlot {
     ]);
     this.#confirmed = passed.position;
     this.#samples = this.#samples.filter(({ position }) => position > passed.position);
-    return isSurrender ? { needed, from: passed.index, bytes } : undefined;
+    return isSurrender ? { reason: 'retention', needed, from: passed.index } : undefined;
   }
 
   /** The newest sample up to which nothing is kept any more. */
@@ -148,6 +175,19 @@ export class HistorySlot {
     }
     await rename(`${this.#file}.new`, this.#file);
   }
+}
+
+async function find(
+  control: ControlClient,
+  name: string,
+): Promise<{ readonly isLost: boolean; readonly confirmed: Lsn } | undefined> {
+  const { rows } = await control.ask<{ confirmed: string | null; lost: boolean }>(
+    `SELECT confirmed_flush_lsn::pg_catalog.text AS confirmed, wal_status IS NOT DISTINCT FROM 'lost' AS lost
+     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
+    [name],
+  );
+  const row = rows.at(0);
+  return row && { isLost: row.lost, confirmed: parseLsn(row.confirmed ?? '0/0') };
 }
 
 /** Undefined when there is no note: then only what is committed from now on can be promised. */
