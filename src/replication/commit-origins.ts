@@ -12,8 +12,8 @@ export function commitOrigin(oid: string, lane: number, lanes: number): string {
 
 /** Which lane of how many an origin belongs to; undefined for an origin that is not a committer's. */
 export function parseCommitOrigin(name: string): { readonly lane: number; readonly lanes: number } | undefined {
-  const [, lane, lanes = '1'] = /^pgmm_commit_\d+_(\d+)(?:of(\d+))?$/.exec(name) ?? [];
-  return lane === undefined ? undefined : { lane: Number(lane), lanes: Number(lanes) };
+  const found = /^pgmm_commit_\d+_(?<lane>\d+)(?:of(?<lanes>\d+))?$/.exec(name)?.groups;
+  return found === undefined ? undefined : { lane: Number(found['lane']), lanes: Number(found['lanes'] ?? 1) };
 }
 
 /** Positions by the number of lanes, from the names of origins and what they say. Those that are missing stand at 0. */

@@ -35,13 +35,18 @@ class Writer {
       client.on('error', () => undefined);
       try {
         await client.connect();
-        while (!this.#stopped) await this.#insert(client);
+        while (!this.#isStopped) await this.#insert(client);
       } catch {
         await new Promise((resolve) => setTimeout(resolve, 20));
       } finally {
         await client.end().catch(() => undefined);
       }
     }
+  }
+
+  /** Asked anew after each step: the compiler takes the property for what it was before. */
+  get #isStopped(): boolean {
+    return this.#stopped;
   }
 
   async #insert(client: pg.Client): Promise<void> {
