@@ -13,6 +13,9 @@ const COMMIT = 1;
 const ADMIT = 2;
 const EXCLUDE = 3;
 const VOTER = 4;
+const LOCK = 5;
+const UNLOCK = 6;
+const FREE_LOCKS = 7;
 
 export function encodeCommand(command: LogCommand): Uint8Array {
   return packr.pack(toArray(command));
@@ -28,6 +31,14 @@ function toArray(command: LogCommand): unknown[] {
       return [EXCLUDE, command.node, command.epoch, command.reason, command.time, command.slow === true];
     case 'voter':
       return [VOTER, command.node, command.memory, command.time];
+    case 'lock': {
+      const { node, epoch, session, request, lock, shared, wait } = command;
+      return [LOCK, node, epoch, session, request, lock, shared, wait];
+    }
+    case 'unlock':
+      return [UNLOCK, command.node, command.epoch, command.session, command.request, command.locks ?? null];
+    case 'free-locks':
+      return [FREE_LOCKS, command.node, command.epoch];
   }
 }
 
@@ -58,6 +69,24 @@ export function decodeCommand(payload: Uint8Array): LogCommand | undefined {
     case VOTER: {
       const [, node, memory, time] = fields as [number, NodeId, string, number];
       return { type: 'voter', node, memory, time };
+    }
+    case LOCK: {
+      const [, node, epoch, session, request, lock, shared, wait] = fields as [
+        ...[number, NodeId, Epoch, number, number],
+        ...[string, boolean, boolean],
+      ];
+      return { type: 'lock', node, epoch, session, request, lock, shared, wait };
+    }
+    case UNLOCK: {
+      const [, node, epoch, session, request, locks] = fields as [
+        ...[number, NodeId, Epoch, number, number],
+        [string, boolean][] | null,
+      ];
+      return { type: 'unlock', node, epoch, session, request, locks: locks ?? undefined };
+    }
+    case FREE_LOCKS: {
+      const [, node, epoch] = fields as [number, NodeId, Epoch];
+      return { type: 'free-locks', node, epoch };
     }
     default:
       throw new Error(`decision log entry of unknown kind ${String(fields[0])}: it was written by a newer version`);

@@ -16,6 +16,8 @@ const PROGRESS = 'src/commit/core/commit-progress.ts';
 const GUARD = 'src/commit/core/guard.ts';
 const NODE = 'src/cluster/core/node-core.ts';
 const DUTIES = 'src/cluster/core/leader-duties.ts';
+const LOCKS = 'src/commit/core/advisory-locks.ts';
+const AGENT = 'src/cluster/core/lock-agent.ts';
 const RAFT = 'src/consensus/core/raft-core.ts';
 const LEADER = 'src/consensus/core/leader.ts';
 const GID = 'src/commit/gid.ts';
@@ -280,6 +282,96 @@ export const MUTATIONS: readonly Mutation[] = [
     name: 'votes are not given again after an admission',
     edits: [[NODE, 'if (this.#epoch === (index as number)) this.#voteAgain();', '']],
     because: 'the origin announces every undecided transaction again, and so asks for the vote',
+  },
+  {
+    name: 'locks of an ended epoch are given away at once',
+    edits: [[DUTIES, 'now - since >= FREE_LOCKS_AFTER * this.#settings.heartbeatTimeout', 'now >= since']],
+  },
+  {
+    name: 'locks of an ended epoch are never given away',
+    edits: [[DUTIES, 'now - since >= FREE_LOCKS_AFTER * this.#settings.heartbeatTimeout', 'now - since >= 1e9']],
+  },
+  {
+    name: 'locks go with the epoch',
+    edits: [
+      [
+        GUARD,
+        'return this.#locks.epochEnded(command.node, command.epoch);',
+        'return this.#locks.free(command.node, command.epoch);',
+      ],
+    ],
+  },
+  {
+    name: 'sessions keep locks when the lease is over',
+    edits: [[AGENT, 'session.held.size > 0 && this.#now >= this.leaseEnd', 'session.held.size > 1000']],
+    because: 'the model of a session looks at the lease itself, as the proxy does before it acts',
+    noticedBy: 'test/unit/cluster-core',
+  },
+  {
+    name: 'a lease is renewed by any answer',
+    because: 'an answer must overtake the entry that ends the epoch, and the node then hear nothing for a lease',
+    noticedBy: 'test/unit/cluster-core',
+    edits: [[AGENT, '      if (index > read) return true;\n', '']],
+  },
+  {
+    name: 'sessions of a node that is out are not ended',
+    edits: [
+      [
+        AGENT,
+        'if (session.held.size > 0) this.#lose(session, reason);',
+        'if (session.held.size > 1000) this.#lose(session, reason);',
+      ],
+    ],
+  },
+  {
+    name: 'a request for a lock is sent once',
+    edits: [
+      [
+        AGENT,
+        'if (first !== undefined && this.#now - first.sentAt >= this.#settings.resendAfter) this.#propose(session);',
+        '',
+      ],
+      [AGENT, 'for (const session of this.#sessions.values()) this.#propose(session);', ''],
+    ],
+  },
+  {
+    name: 'what was withdrawn is not let go of',
+    edits: [[AGENT, 'session.held.has(nameOf(lock, shared)) ? [] : [[lock, shared]]', '[]']],
+  },
+  {
+    name: 'a copy of a request counts once more',
+    edits: [
+      [LOCKS, '    if (this.has(command)) return NONE;\n', ''],
+      [
+        LOCKS,
+        'return (this.#sessions.get(keyOf(node, epoch, session))?.last ?? -1) >= request;',
+        'return node === 0 && epoch === 0 && session === request;',
+      ],
+    ],
+  },
+  {
+    name: 'exclusive locks are granted beside shared ones',
+    edits: [
+      [
+        LOCKS,
+        'if (session !== waiter.session && (held.exclusive || !waiter.shared)) return true;',
+        'if (session !== waiter.session && held.exclusive) return true;',
+      ],
+    ],
+  },
+  {
+    name: 'no circle of waiting sessions is found',
+    edits: [[LOCKS, 'if (blocker === start || visit(blocker)) return true;', 'if (visit(blocker)) return true;']],
+  },
+  {
+    name: 'nobody is woken when a lock is let go of',
+    edits: [
+      [
+        LOCKS,
+        '    this.#wake(name, lock, outcomes);\n  }\n\n  // ---- one lock',
+        '    this.#tidy(name, lock);\n  }\n\n  // ---- one lock',
+      ],
+    ],
   },
   {
     name: 'raft: counts its own log before it is durable',

@@ -11,6 +11,7 @@ import { DEFAULT_LIMITS, type Effects, type RaftEvent } from '../../src/consensu
 import { HybridClock } from '../../src/runtime/hybrid-clock.ts';
 import { nodeId, type Gid, type NodeId } from '../../src/runtime/ids.ts';
 import { Clients } from './clients.ts';
+import { LockClients } from './lock-clients.ts';
 import { Process } from './loop.ts';
 import type { Endpoint } from './network.ts';
 import { PostgresModel } from './postgres.ts';
@@ -32,6 +33,7 @@ export class SimNode implements Endpoint {
   readonly postgres: PostgresModel;
   readonly storage: RaftStorage;
   readonly clients: Clients;
+  readonly locks: LockClients;
   core!: NodeCore;
   raft!: RaftCore;
   replica!: Replica;
@@ -76,6 +78,7 @@ export class SimNode implements Endpoint {
       () => this.diskSlowness * world.settings.fsync * world.rng.between(0.5, 1.5),
     );
     this.clients = new Clients(this);
+    this.locks = new LockClients(this);
   }
 
   /** For a run that does not get on: what everything here waits for. */
@@ -108,6 +111,8 @@ export class SimNode implements Endpoint {
         locks: postgres.locks.describe(),
       },
       clients: clients.busy,
+      locks: this.locks.busy,
+      held: core.guard.snapshot().locks,
     });
   }
 
@@ -170,6 +175,7 @@ export class SimNode implements Endpoint {
     this.#coreTick();
     this.replica.start();
     this.clients.start();
+    this.locks.start();
   }
 
   #newMemory(counts: boolean): Memory {
@@ -189,6 +195,7 @@ export class SimNode implements Endpoint {
     this.storage.crash();
     this.postgres.orphan(this.run);
     this.clients.lost();
+    this.locks.lost();
     this.world.network.reset(this.id);
   }
 
@@ -259,6 +266,7 @@ export class SimNode implements Endpoint {
       if (ready) world.count('leaders');
       this.feed({ type: 'leadership', leader, term, ready });
     }
+    for (const read of effects.reads) this.locks.onRead(read);
     return effects;
   }
 
@@ -282,7 +290,7 @@ export class SimNode implements Endpoint {
   }
 
   #append({ term, index, command }: Extract<NodeEffect, { type: 'append' }>): boolean {
-    const logged = command.type === 'commit' ? { ...command, attempt: undefined } : command;
+    const logged = 'attempt' in command ? { ...command, attempt: undefined } : command;
     const { proposal } = this.stepRaft({ type: 'propose', payload: encode(logged), expectedTerm: term });
     if (proposal?.accepted !== true) {
       this.world.note(`n${this.id}`, `raft refuses entry ${index}: ${proposal?.reason ?? 'no answer'}`);
@@ -323,6 +331,10 @@ export class SimNode implements Endpoint {
         return this.clients.answer(effect.gid, effect.outcome);
       case 'counts':
         return this.#keepVoice(effect.founders);
+      case 'lock-answer':
+      case 'locks-lost':
+      case 'confirm-locks':
+        return this.locks.perform(effect);
       case 'members-changed':
       case 'fenced':
         return;
@@ -353,6 +365,7 @@ export class SimNode implements Endpoint {
       return;
     }
     if (message.t === 'fetch') return;
+    if (message.t === 'read-index' || message.t === 'read-index-is') return this.locks.onMessage(from, message);
     if (message.t === 'beat') this.clock.receive(message.clock);
     if (message.t === 'announce') {
       this.clock.receive(parseGid(message.gid)!.clock);

@@ -6,6 +6,8 @@ export interface SimSettings {
   /** Whether the voters have nothing that counts yet, so that the cluster begins with this run. */
   readonly begins: boolean;
   readonly clientsPerNode: number;
+  /** Sessions that take advisory locks. */
+  readonly lockClientsPerNode: number;
   readonly thinkTime: number;
   readonly hotKeys: number;
   /** Share of transactions that wait for every member (`remote_apply`). */
@@ -55,6 +57,7 @@ export function drawSettings(rng: Rng): SimSettings {
     maxUncommittedBytes: rng.chance(0.2) ? 700 : 1 << 20,
     decodeLatency: rng.pick([0.5, 3]),
     fsync: rng.pick([0.3, 2]),
+    lockClientsPerNode: rng.pick([0, 1, 2, 3]),
     lanes: rng.pick([[1], [1], [4], [1, 2, 4]]),
   };
 }

@@ -4,6 +4,7 @@ import type { LogCommand } from '../../src/commit/core/types.ts';
 import { nodeId, type Gid, type NodeId } from '../../src/runtime/ids.ts';
 import { describeEffect, describeEvent } from './describe.ts';
 import { Faults } from './faults.ts';
+import { checkLocks } from './lock-clients.ts';
 import { Loop } from './loop.ts';
 import { Network } from './network.ts';
 import { SimNode } from './node.ts';
@@ -64,6 +65,7 @@ export class World {
   #step(): void {
     if (!this.loop.step()) throw new Violation('liveness', 'nothing is going to happen any more');
     for (const node of this.nodes) this.oracle.check(node);
+    checkLocks(this.nodes);
     if (this.loop.steps % 64 === 0) for (const node of this.nodes) this.oracle.checkTables(node, 60);
   }
 
@@ -87,6 +89,7 @@ export class World {
     this.#calm();
     this.acceptsWork = false;
     this.#until('all clients are answered', () => this.nodes.every((node) => !node.clients.busy));
+    this.#until('all locks are had and let go of', () => this.nodes.every((node) => !node.locks.busy));
     if (this.nodes.length > 2) this.#loseOne();
     for (const node of this.nodes) this.#probe(node);
     this.#until('all is settled', () => this.nodes.every((node) => this.#isSettled(node)));
@@ -99,7 +102,11 @@ export class World {
    */
   #calm(): void {
     const timeouts = (): string =>
-      JSON.stringify(['log: exclude', 'aborted 57P03', 'unknown 08007'].map((what) => this.counts.get(what) ?? 0));
+      JSON.stringify(
+        ['log: exclude', 'aborted 57P03', 'unknown 08007', 'lock leases over'].map(
+          (what) => this.counts.get(what) ?? 0,
+        ),
+      );
     const seen: string[] = [];
     for (let attempt = 0; attempt < 8; attempt++) {
       this.#until('all nodes take writes', () => this.nodes.every((node) => node.core.refusal === undefined));
@@ -109,7 +116,10 @@ export class World {
       if (timeouts() === before) return;
       seen.push(before);
     }
-    throw new Violation('calm', `exclusions, refusals, unknown outcomes without faults: ${seen.join(', ')}`);
+    throw new Violation(
+      'calm',
+      `exclusions, refusals, unknown outcomes, lost locks without faults: ${seen.join(', ')}`,
+    );
   }
 
   /** A majority goes on: with one node dead and nobody's transactions under way, the others exclude it and commit. */
@@ -117,11 +127,18 @@ export class World {
     const lost = this.rng.pick(this.nodes);
     const others = this.nodes.filter((node) => node !== lost);
     this.note('====', `node ${lost.id} is lost`);
+    lost.locks.last.takeLast();
+    this.#until('it holds a lock', () => lost.locks.last.hasLast);
+    for (const node of others) node.locks.last.takeLast();
     lost.crash();
     this.crashPostgres(lost);
     this.#until('the lost node is excluded', () => !this.oracle.members.has(lost.id));
     this.#until('the other nodes take writes', () => others.every((node) => node.core.refusal === undefined));
     for (const node of others) this.#probe(node);
+    for (let left = others; left.length > 0; left = left.filter((node) => node.locks.last.busy)) {
+      this.#until('its lock is given to another node', () => left.some((node) => node.locks.last.hasLast));
+      left.find((node) => node.locks.last.hasLast)?.locks.last.end();
+    }
     lost.postgres.start();
     this.startProxy(lost);
     this.#until('all nodes are members', () => this.nodes.every((node) => node.core.state === 'member'));
@@ -129,7 +146,8 @@ export class World {
 
   #isSettled(node: SimNode): boolean {
     const { core, postgres, clients } = node;
-    if (clients.busy || core.state !== 'member' || postgres.prepared.size > 0) return false;
+    if (clients.busy || !core.guard.locks.isEmpty || core.state !== 'member' || postgres.prepared.size > 0)
+      return false;
     if (postgres.history.length !== this.oracle.commitCount) return false;
     return core.coordinator.list().length === 0 && core.participant.list().length === 0;
   }

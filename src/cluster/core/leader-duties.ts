@@ -7,6 +7,11 @@ import type { Beat } from '../messages.ts';
 /** A node that is further behind is not let in: all commits would wait until it has caught up. */
 export const ADMIT_WITHIN = 32;
 
+/** Heartbeat timeouts for which a session may go on with its advisory locks when its node last knew to be a member. */
+export const LOCK_LEASE = 2;
+/** After as many, on the leader's clock, the locks of an ended epoch are given away: clocks may differ in speed by less than half. */
+const FREE_LOCKS_AFTER = 3;
+
 export interface LeaderSettings {
   readonly self: NodeId;
   readonly heartbeatTimeout: number;
@@ -23,11 +28,13 @@ export class LeaderDuties {
   readonly term: number;
   readonly #settings: LeaderSettings;
   readonly #overlay: Guard;
-  /** Of each node: its newest epoch that proposed something here, and the last proposal. */
-  readonly #proposed: Map<NodeId, { readonly epoch: Epoch; readonly attempt: number }>;
+  /** Of each node, for commits and for locks: its newest epoch that proposed something here, and the last proposal. */
+  readonly #proposed: Map<string, { readonly epoch: Epoch; readonly attempt: number }>;
   /** When each member was last seen taking part properly; monotonic milliseconds. */
   readonly #lastGood: Map<NodeId, number>;
   #born: number;
+  /** When this leader first saw that an epoch had ended in which sessions hold locks. */
+  readonly #orphanedAt = new Map<string, number>();
 
   /** `former` are the duties of the same term whose view of the log turned out wrong. */
   constructor(settings: LeaderSettings, term: number, applied: Guard, now: number, former?: LeaderDuties) {
@@ -35,7 +42,7 @@ export class LeaderDuties {
     this.term = term;
     this.#overlay = applied.clone();
     this.#born = former === undefined ? now : former.#born;
-    this.#proposed = former === undefined ? new Map<NodeId, never>() : former.#proposed;
+    this.#proposed = former === undefined ? new Map<string, never>() : former.#proposed;
     this.#lastGood = former === undefined ? new Map<NodeId, number>() : former.#lastGood;
   }
 
@@ -50,14 +57,16 @@ export class LeaderDuties {
    * takes the refusal of its last proposal as final, so one that it sent before must have no effect any more.
    */
   isOvertaken(command: LogCommand): boolean {
-    if (command.type !== 'commit' || command.attempt === undefined) return false;
-    const origin = parseGid(command.gid);
+    const isLock = command.type === 'lock' || command.type === 'unlock';
+    if ((command.type !== 'commit' && !isLock) || command.attempt === undefined) return false;
+    const origin = isLock ? command : parseGid(command.gid);
     if (origin === undefined) return false;
     const { node, epoch } = origin;
-    const last = this.#proposed.get(node);
+    const proposer = `${node}${isLock ? ' locks' : ''}`;
+    const last = this.#proposed.get(proposer);
     if (last !== undefined && (epoch < last.epoch || (epoch === last.epoch && command.attempt <= last.attempt)))
       return true;
-    this.#proposed.set(node, { epoch, attempt: command.attempt });
+    this.#proposed.set(proposer, { epoch, attempt: command.attempt });
     return false;
   }
 
@@ -88,6 +97,22 @@ export class LeaderDuties {
       }
     }
     return overdue;
+  }
+
+  /**
+   * Ended epochs whose locks may be given away now: so long after their end was seen in the log that no session of theirs is left
+   * (LOCK_LEASE). `now` must be a clock reading taken after `applied` came to be.
+   */
+  freeable(applied: Guard, now: number): { node: NodeId; epoch: Epoch }[] {
+    const orphans = applied.orphans();
+    const keys = new Set(orphans.map(({ node, epoch }) => `${node}/${epoch}`));
+    for (const key of this.#orphanedAt.keys()) if (!keys.has(key)) this.#orphanedAt.delete(key);
+    return orphans.filter(({ node, epoch }) => {
+      const key = `${node}/${epoch}`;
+      const since = this.#orphanedAt.get(key);
+      if (since === undefined) this.#orphanedAt.set(key, now);
+      return since !== undefined && now - since >= FREE_LOCKS_AFTER * this.#settings.heartbeatTimeout;
+    });
   }
 
   epochOf(node: NodeId): Epoch | undefined {

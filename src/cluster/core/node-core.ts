@@ -8,7 +8,8 @@ import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { PeerMessage } from '../messages.ts';
 import { Announcements } from './announcements.ts';
 import { Admission } from './admission.ts';
-import { LeaderDuties } from './leader-duties.ts';
+import { LeaderDuties, LOCK_LEASE } from './leader-duties.ts';
+import { LockAgent } from './lock-agent.ts';
 import type { NodeEffect, NodeEvent, NodeSettings, NodeState } from './types.ts';
 import { Voice } from './voice.ts';
 
@@ -42,6 +43,7 @@ export class NodeCore {
   #epoch = 0 as Epoch;
   readonly #admission: Admission;
   readonly #voice: Voice;
+  readonly #locks: LockAgent;
   #lastAsk = -Infinity;
   #lastUndecided = new Set<Gid>();
   #now = 0;
@@ -62,6 +64,7 @@ export class NodeCore {
     this.#readUpTo = this.#guard.index;
     this.#queue = new CommitQueue(this.#guard.lastCommit, this.#guard.index);
     this.#coordinator = new Coordinator(settings);
+    this.#locks = this.#createLocks();
     this.#participant = new Participant(settings.self, {
       hasEnded: (node, epoch) => this.#guard.hasEnded(node, epoch),
       isSettled: (gid) => !this.#coordinator.isUndecided(gid),
@@ -69,6 +72,11 @@ export class NodeCore {
       isCommitted: (gid) => this.#queue.has(gid),
       isInLog: (gid) => this.#queue.has(gid) || this.#guard.hasCommitted(gid),
     });
+  }
+
+  /** The clock reading up to which sessions may go on with their advisory locks. */
+  get lockLeaseEnd(): number {
+    return this.#locks.leaseEnd;
   }
 
   get guard(): Guard {
@@ -152,6 +160,21 @@ export class NodeCore {
     return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
   }
 
+  #createLocks(): LockAgent {
+    const { self, heartbeatTimeout, resendAfter, decisionTimeout } = this.#settings;
+    return new LockAgent(
+      { self, resendAfter, lease: LOCK_LEASE * heartbeatTimeout, patience: decisionTimeout },
+      {
+        epoch: () => (this.state === 'member' ? this.#epoch : (0 as Epoch)),
+        committed: () => this.#queue.committed,
+        propose: (command) => {
+          if (this.#leader !== undefined) this.#propose(this.#leader.node, this.#leader.term, command, []);
+        },
+        emit: (effect) => this.#effects.push(effect),
+      },
+    );
+  }
+
   step(event: NodeEvent): readonly NodeEffect[] {
     this.#effects = [];
     this.#dispatch(event);
@@ -202,6 +225,12 @@ export class NodeCore {
       case 'prepare-failed':
       case 'prepare-unknown':
         return this.#coordinate(event);
+      case 'lock-request':
+        return this.#locks.onRequest(event.request);
+      case 'lock-late':
+        return this.#locks.onLate(event.session);
+      case 'locks-confirmed':
+        return this.#locks.onConfirmed(event.sentAt, event.index, this.#guard.index);
       case 'tick':
         return this.#onTick(event.now, event.wall);
     }
@@ -212,11 +241,12 @@ export class NodeCore {
   #onEntry(entry: LogEntry): void {
     const { index, command } = entry;
     const wasMember = command?.type === 'commit' && this.#epoch !== 0;
-    this.#guard.apply(index, command);
+    const outcomes = this.#guard.apply(index, command);
     if (command?.type === 'commit') this.#onDecision(index, command, wasMember);
     else if (command?.type === 'voter') this.#readOwnMemory();
-    else if (command !== undefined) this.#onMembership(index, command);
+    else if (command?.type === 'admit' || command?.type === 'exclude') this.#onMembership(index, command);
     this.#queue.applied(index);
+    this.#locks.onEntry(index, command, outcomes);
     this.#onRead();
     this.#onProgress();
     this.#resumeDuties();
@@ -288,6 +318,7 @@ export class NodeCore {
   /** Out of the cluster: find out anew what this node's PostgreSQL has before asking to be let in again. */
   #leave(): void {
     this.#epoch = 0 as Epoch;
+    this.#locks.left('it is no member of the cluster any more');
     if (this.#state === 'recovering') return;
     this.#state = 'recovering';
     this.#participate({ type: 'left' });
@@ -314,6 +345,7 @@ export class NodeCore {
     }
     this.#admission.leaderChanged();
     this.#coordinate({ type: 'leader', leader: this.#leader });
+    this.#locks.leaderChanged();
   }
 
   /**
@@ -518,6 +550,7 @@ export class NodeCore {
     this.#found = undefined;
     if (this.#state === 'recovering') return;
     this.#state = 'recovering';
+    this.#locks.left('its PostgreSQL is not available');
     this.#participate({ type: 'left' });
   }
 
@@ -533,6 +566,7 @@ export class NodeCore {
     const index = this.#queue.committed;
     this.#participate({ type: 'committed', index });
     this.#coordinate({ type: 'committed', node: this.#settings.self, index });
+    this.#locks.onCommitted();
   }
 
   #drainQueue(): void {
@@ -550,6 +584,9 @@ export class NodeCore {
     this.#wall = wall;
     this.#coordinate({ type: 'tick', now });
     for (const { node, epoch, reason } of this.#duties?.overdue(now) ?? []) this.#exclude(node, epoch, reason, false);
+    for (const { node, epoch } of this.#duties?.freeable(this.#guard, now) ?? [])
+      this.#propose(this.#settings.self, this.#duties?.term ?? 0, { type: 'free-locks', node, epoch }, []);
+    this.#locks.tick(now);
     this.#reportDown();
     this.#askForAdmission();
     if (now - this.#lastAsk < this.#settings.resendAfter) return;
@@ -674,6 +711,7 @@ export class NodeCore {
   #fence(reason: string): void {
     if (this.#fenced !== undefined) return;
     this.#fenced = reason;
+    this.#locks.left('it takes no part in the cluster any more');
     this.#effects.push({ type: 'fenced', reason });
   }
 }

@@ -8,6 +8,7 @@ import type { Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { Founders, Memory } from '../../consensus/core/standing.ts';
 import type { PeerMessage } from '../messages.ts';
 import type { LeaderSettings } from './leader-duties.ts';
+import type { LockEffect, LockRequest } from './lock-agent.ts';
 
 export interface NodeSettings extends CoordinatorSettings, LeaderSettings {
   /** Every node that holds data, this one among them. */
@@ -73,6 +74,12 @@ export type NodeEvent =
   | { readonly type: 'begin'; readonly gid: Gid; readonly database: string; readonly everywhere: boolean }
   | { readonly type: 'prepared'; readonly gid: Gid }
   | From<CoordinatorEvent, 'prepare-failed' | 'prepare-unknown'>
+  /** A session of this node wants something of its advisory locks. */
+  | { readonly type: 'lock-request'; readonly request: LockRequest }
+  /** Its `granted` came when the clock had passed `until`. */
+  | { readonly type: 'lock-late'; readonly session: number }
+  /** The answer to `confirm-locks`. */
+  | { readonly type: 'locks-confirmed'; readonly sentAt: number; readonly index: LogIndex }
   /** Monotonic and wall-clock milliseconds. The latter is only written down. */
   | { readonly type: 'tick'; readonly now: number; readonly wall: number };
 
@@ -95,6 +102,7 @@ export type NodeEffect =
    * donors do not reach back to `from` has to be cloned anew, and then comes up with another committed index.
    */
   | { readonly type: 'gap'; readonly from: LogIndex; readonly to: LogIndex }
+  | LockEffect
   | { readonly type: 'members-changed' }
   /** This voter's memory counts from now on: Raft may be told so when that is durable. */
   | { readonly type: 'counts'; readonly founders: Founders | null }

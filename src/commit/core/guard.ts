@@ -1,5 +1,6 @@
 import { parseGid } from '../gid.ts';
 import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
+import { AdvisoryLocks, type AdvisoryLocksSnapshot, type LockOutcome } from './advisory-locks.ts';
 import type { LogCommand, Members, Rejection } from './types.ts';
 
 /** The votes that a proposal carries: who prepared the transaction, under which epoch. */
@@ -16,10 +17,14 @@ export interface GuardSnapshot {
   readonly lastCommit: LogIndex;
   /** The memories of voters that were let in; a log of before these were known has none. */
   readonly voters?: readonly (readonly [NodeId, string])[];
+  /** Not in snapshots of versions that had none. */
+  readonly locks?: AdvisoryLocksSnapshot;
 }
 
+const NO_OUTCOMES: readonly LockOutcome[] = [];
+
 /**
- * The replicated state machine: what a prefix of the decision log says about membership and commits. Every node keeps
+ * The replicated state machine: what a prefix of the decision log says about membership, commits and advisory locks. Every node keeps
  * one for the entries it has applied; a leader keeps a second one that also covers entries it has appended and not yet
  * committed, and appends a proposal only if that one finds nothing against it. So I5 holds by construction, and I2 rests
  * on `votes-missing`.
@@ -32,6 +37,7 @@ export class Guard {
   /** Of voters that were let in with a new memory: its name. */
   readonly #voters = new Map<NodeId, string>();
   #lastCommit = 0 as LogIndex;
+  #locks = new AdvisoryLocks();
   /** COMMIT entries after `#recentFrom`, oldest first. */
   readonly #recent = new Map<Gid, LogIndex>();
   #recentFrom = 0 as LogIndex;
@@ -47,6 +53,16 @@ export class Guard {
 
   get members(): Members {
     return this.#members;
+  }
+
+  get locks(): Pick<AdvisoryLocks, 'isEmpty' | 'list'> {
+    return this.#locks;
+  }
+
+  /** Epochs that have ended, and whose sessions the log still lets have locks. */
+  orphans(): { node: NodeId; epoch: Epoch }[] {
+    if (this.#locks.isEmpty) return [];
+    return this.#locks.epochs().filter(({ node, epoch }) => this.#members.get(node) !== epoch);
   }
 
   get lastCommit(): LogIndex {
@@ -88,6 +104,14 @@ export class Guard {
         return this.lastEpoch(command.node) === command.previous ? undefined : { type: 'no-change' };
       case 'voter':
         return this.#voters.get(command.node) === command.memory ? { type: 'no-change' } : undefined;
+      case 'lock':
+      case 'unlock':
+        if (this.#members.get(command.node) !== command.epoch) return { type: 'epoch-ended' };
+        return this.#locks.has(command) ? { type: 'no-change' } : undefined;
+      case 'free-locks':
+        return this.orphans().some(({ node, epoch }) => node === command.node && epoch === command.epoch)
+          ? undefined
+          : { type: 'no-change' };
     }
   }
 
@@ -100,26 +124,34 @@ export class Guard {
     return missing.length > 0 ? { type: 'votes-missing', nodes: missing } : undefined;
   }
 
-  /** Takes in the entry that follows `index`; commands that `check` would refuse must not stand in a log. */
-  apply(index: LogIndex, command: LogCommand | undefined): void {
+  /**
+   * Takes in the entry that follows `index`; commands that `check` would refuse must not stand in a log. Answers what
+   * becomes of requests for advisory locks.
+   */
+  apply(index: LogIndex, command: LogCommand | undefined): readonly LockOutcome[] {
     if (index !== this.#index + 1) throw new Error(`log entry ${index} does not follow ${this.#index}`);
     this.#index = index;
-    if (command === undefined) return;
+    if (command === undefined) return NO_OUTCOMES;
     switch (command.type) {
       case 'commit':
         this.#applyCommit(index, command.gid);
-        return;
+        return NO_OUTCOMES;
       case 'admit':
         this.#members.set(command.node, index as number as Epoch);
         this.#lastEpochs.set(command.node, index as number as Epoch);
-        return;
+        return this.#locks.free(command.node, (index - 1) as Epoch);
       case 'exclude':
         if (this.#members.get(command.node) !== command.epoch) throw new Error(`EXCLUDE of a closed epoch at ${index}`);
         this.#members.delete(command.node);
-        return;
+        return this.#locks.epochEnded(command.node, command.epoch);
+      case 'lock':
+      case 'unlock':
+        return this.#locks.apply(command);
+      case 'free-locks':
+        return this.#locks.free(command.node, command.epoch);
       case 'voter':
         this.#voters.set(command.node, command.memory);
-        return;
+        return NO_OUTCOMES;
     }
   }
 
@@ -152,6 +184,7 @@ export class Guard {
       lastEpochs: [...this.#lastEpochs],
       lastCommit: this.#lastCommit,
       voters: [...this.#voters],
+      ...(!this.#locks.isEmpty && { locks: this.#locks.snapshot() }),
     };
   }
 
@@ -159,6 +192,7 @@ export class Guard {
     const guard = new Guard(recentLimit);
     guard.#index = guard.#recentFrom = snapshot.index;
     guard.#lastCommit = snapshot.lastCommit;
+    if (snapshot.locks !== undefined) guard.#locks = AdvisoryLocks.restore(snapshot.locks);
     for (const [node, epoch] of snapshot.members) guard.#members.set(node, epoch);
     for (const [node, epoch] of snapshot.lastEpochs) guard.#lastEpochs.set(node, epoch);
     for (const [node, memory] of snapshot.voters ?? []) guard.#voters.set(node, memory);

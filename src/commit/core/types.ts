@@ -51,7 +51,35 @@ export type LogCommand =
       readonly slow?: boolean;
     }
   /** The voice of `node` in the decision log's elections counts from now on, under this memory; see consensus/core/standing.ts. */
-  | { readonly type: 'voter'; readonly node: NodeId; readonly memory: string; readonly time: number };
+  | { readonly type: 'voter'; readonly node: NodeId; readonly memory: string; readonly time: number }
+  /** A session of `node` asks for an advisory lock (advisory-locks.ts). What comes of it follows from the log. */
+  | {
+      readonly type: 'lock';
+      readonly node: NodeId;
+      readonly epoch: Epoch;
+      /** Number of the session in this run of the node. */
+      readonly session: number;
+      /** Rises with each request of the session. */
+      readonly request: number;
+      /** Database and key: `postgres:5`, or `postgres:1,2` for a key of two. */
+      readonly lock: string;
+      readonly shared: boolean;
+      /** False: denied at once where it would have to wait. */
+      readonly wait: boolean;
+      readonly attempt?: number | undefined;
+    }
+  /** It waits no more, and lets go of these; undefined: it has ended. */
+  | {
+      readonly type: 'unlock';
+      readonly node: NodeId;
+      readonly epoch: Epoch;
+      readonly session: number;
+      readonly request: number;
+      readonly locks: readonly (readonly [lock: string, shared: boolean])[] | undefined;
+      readonly attempt?: number | undefined;
+    }
+  /** By the leader, so long after the end of an epoch that no session of it can believe any more to hold a lock. */
+  | { readonly type: 'free-locks'; readonly node: NodeId; readonly epoch: Epoch };
 
 /**
  * Why a leader that knows the whole log did not append a command. Unless noted, final for that term and every later one:
@@ -66,7 +94,7 @@ export type Rejection =
   | { readonly type: 'already-committed' }
   /** The proposer has not read enough of the log for the leader to tell whether its COMMIT is in it. Not final. */
   | { readonly type: 'behind' }
-  /** An EXCLUDE of an epoch that is not open, or an ADMIT or VOTER that would change nothing. */
+  /** An EXCLUDE of an epoch that is not open, or something that would change nothing. */
   | { readonly type: 'no-change' }
   /** An EXCLUDE that would leave fewer members than `minimumMembers`. */
   | { readonly type: 'too-few-members' };
