@@ -1,4 +1,5 @@
 import type { ClientBase } from 'pg';
+import { mentionsLocks, type HiddenLocks } from '../sql/advisory.ts';
 import { isUnsafeBuiltin } from './unsafe-functions.ts';
 
 /**
@@ -15,6 +16,8 @@ export interface FunctionSafety {
   readonly volatileTypes: ReadonlySet<string>;
   /** Views, and tables with row security, whose reading runs such a function, directly or through other views. */
   readonly taintedRelations: ReadonlySet<string>;
+  /** Of all those, the ones that take advisory locks, or may: by name, as their bodies mention it. */
+  readonly hiddenAdvisory: HiddenLocks;
   /** Some function, rule or view locks rows or tables, as far as its text tells. */
   readonly hidesLocks: boolean;
 }
@@ -111,8 +114,45 @@ export async function loadSafety(client: ClientBase): Promise<FunctionSafety> {
     volatileOperators: await names('pg_operator', 'oprname', 'operator'),
     volatileTypes: await names('pg_type', 'typname', 'type'),
     taintedRelations: await names('pg_class', 'relname', 'relation'),
+    hiddenAdvisory: await loadHiddenAdvisory(client),
     hidesLocks: (await client.query<{ hides: boolean }>(HIDES_LOCKS)).rows[0].hides,
   };
+}
+
+const LOCKING_FUNCTIONS = `
+SELECT p.proname AS name,
+  pg_catalog.concat(pg_catalog.pg_get_function_sqlbody(p.oid), ' ', p.prosrc) AS body
+FROM pg_catalog.pg_proc p
+JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE l.lanname NOT IN ('c', 'internal') AND p.prokind <> 'a' AND ${NOT_BUILT_IN}`;
+
+const VIEWS = `
+SELECT c.relname AS name, pg_catalog.pg_get_viewdef(c.oid) AS body
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'v' AND ${NOT_BUILT_IN}`;
+
+/** Functions that call one of PostgreSQL's for advisory locks, or one another that does, and views over them. */
+async function loadHiddenAdvisory(client: ClientBase): Promise<HiddenLocks> {
+  type Row = { readonly name: string; readonly body: string };
+  const functions = closeOverNames((await client.query<Row>(LOCKING_FUNCTIONS)).rows);
+  const relations = closeOverNames((await client.query<Row>(VIEWS)).rows, functions);
+  return { functions, relations };
+}
+
+/** Names of what mentions a lock function, one of `names`, or another of these. */
+function closeOverNames(
+  bodies: readonly { readonly name: string; readonly body: string }[],
+  names: ReadonlySet<string> = new Set(),
+): Set<string> {
+  const found = new Set<string>();
+  const words = bodies.map(({ name, body }) => ({ name, locks: mentionsLocks(body), words: new Set(wordsOf(body)) }));
+  for (let before = -1; before !== found.size;) {
+    before = found.size;
+    for (const { name, locks, words: used } of words)
+      if (locks || [...used].some((word) => found.has(word) || names.has(word))) found.add(name);
+  }
+  return found;
 }
 
 /**

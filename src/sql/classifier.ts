@@ -16,6 +16,8 @@ export type Classified =
   | { readonly type: 'syntax-error' }
   | { readonly type: 'too-long' };
 
+const NOTHING_HIDDEN = { functions: new Set<string>(), relations: new Set<string>() };
+
 /** A bounded set of texts, least recently used first out. */
 class Lru<Value> {
   readonly #entries = new Map<string, Value>();
@@ -37,6 +39,10 @@ class Lru<Value> {
     this.#entries.set(key, value);
   }
 
+  clear(): void {
+    this.#entries.clear();
+  }
+
   get size(): number {
     return this.#entries.size;
   }
@@ -45,15 +51,22 @@ class Lru<Value> {
 /** Judges query texts of one database: the lexer first, the parser behind a cache where the lexer can't tell. */
 export class Classifier {
   readonly #safety: () => SafetyNames;
+  readonly #followLocks: boolean;
   readonly #parsed = new Lru<Classified>();
   /** Texts that looked like reads and turned out to write. */
   readonly #writing = new Lru<true>();
   #hashedFrom: SafetyNames | undefined;
   #hashes: NameHashes | undefined;
 
-  /** `safety` may answer another object at any time; the same object means the same names. */
-  constructor(safety: () => SafetyNames) {
+  /** `safety` may answer another object at any time; the same object means the same names. `followLocks`: advisory locks are the cluster's. */
+  constructor(safety: () => SafetyNames, followLocks = false) {
     this.#safety = safety;
+    this.#followLocks = followLocks;
+  }
+
+  /** A transaction may have taken advisory locks that no text shows. */
+  get hidesAdvisoryLocks(): boolean {
+    return this.#followLocks && (this.#safety().hiddenAdvisory?.functions.size ?? 0) > 0;
   }
 
   examine(bytes: Buffer, start: number, end: number): Verdict {
@@ -69,10 +82,15 @@ export class Classifier {
   }
 
   classify(text: string): Classified {
+    // What was parsed was judged by the names there were.
+    if (this.#followLocks) this.#names();
     const known = this.#parsed.get(text);
     if (known !== undefined) return known;
     if (text.length > MAX_PARSED_LENGTH) return { type: 'too-long' };
-    const statements = classify(text);
+    const statements = classify(
+      text,
+      this.#followLocks ? (this.#safety().hiddenAdvisory ?? NOTHING_HIDDEN) : undefined,
+    );
     const result: Classified = statements === undefined ? { type: 'syntax-error' } : { type: 'statements', statements };
     if (text.length <= MAX_CACHED_LENGTH) this.#parsed.set(text, result);
     return result;
@@ -86,7 +104,8 @@ export class Classifier {
   #names(): NameHashes {
     const names = this.#safety();
     if (this.#hashes === undefined || names !== this.#hashedFrom) {
-      this.#hashes = hashNames(names);
+      if (this.#hashedFrom?.hiddenAdvisory !== names.hiddenAdvisory) this.#parsed.clear();
+      this.#hashes = hashNames(names, this.#followLocks);
       this.#hashedFrom = names;
     }
     return this.#hashes;

@@ -1,3 +1,5 @@
+import { classifyLocks } from './advisory.ts';
+import type { HiddenLocks } from './advisory.ts';
 import { DDL_RULES } from './ddl.ts';
 import type { StatementKind } from './kinds.ts';
 import { COPY_IN, LOCAL, MAYBE, READ, TRUNCATE, WRITE, unsupported } from './kinds.ts';
@@ -65,19 +67,25 @@ const RULES: Readonly<Partial<Record<string, Rule>>> = {
   ReindexStmt: LOCAL,
 };
 
-/** The statements of a query string; undefined when PostgreSQL's grammar refuses it. */
-export function classify(sql: string): Statement[] | undefined {
+/**
+ * The statements of a query string; undefined when PostgreSQL's grammar refuses it. `hidden` tells where advisory locks are taken that the
+ * text does not show; undefined where such locks are each node's own.
+ */
+export function classify(sql: string, hidden?: HiddenLocks): Statement[] | undefined {
   return parse(sql)?.map((statement) => ({
-    kind: classifyStatement(statement),
+    kind: classifyStatement(statement, sql, hidden),
     locks: takesLocks(statement),
     start: statement.start,
     end: statement.end,
   }));
 }
 
-function classifyStatement({ name, node }: RawStatement): StatementKind {
+function classifyStatement(statement: RawStatement, sql: string, hidden: HiddenLocks | undefined): StatementKind {
+  const { name, node } = statement;
   const kind = byRule(name, node);
-  return kind.type === 'write' || kind.type === 'read' ? (refusedCall(node) ?? kind) : kind;
+  if (kind.type !== 'write' && kind.type !== 'read' && kind !== LOCAL) return kind;
+  const call = kind === LOCAL ? undefined : refusedCall(node);
+  return call ?? (hidden === undefined ? undefined : classifyLocks(statement, sql, hidden)) ?? kind;
 }
 
 function byRule(name: string, node: Node): StatementKind {

@@ -1,3 +1,26 @@
+/** One call of PostgreSQL's functions for advisory locks. */
+export interface LockCall {
+  readonly effect: 'lock' | 'try' | 'unlock' | 'unlock all';
+  readonly shared: boolean;
+  /** Until the end of the transaction. */
+  readonly transaction: boolean;
+  /** The arguments as SQL: one of type bigint or two of type integer; parameters are numbered as in `parameters`. */
+  readonly key: readonly string[];
+  /** Where the call stands in the statement's text, in UTF-16 units. */
+  readonly start: number;
+  readonly end: number;
+  readonly name: string;
+}
+
+/** A SELECT that locks or unlocks, once. */
+export interface LockStatement {
+  readonly calls: readonly LockCall[];
+  /** Which of the client's parameters the keys are made of, from 1. */
+  readonly parameters: readonly number[];
+  /** Nothing but calls that lock, each of which PostgreSQL carries out. */
+  readonly onlyTakes: boolean;
+}
+
 /**
  * What a statement is to the session. The names say what the session does, not what the grammar calls it.
  */
@@ -15,6 +38,8 @@ export type StatementKind =
   | { readonly type: 'rollback'; readonly chain: boolean }
   /** SAVEPOINT, RELEASE, ROLLBACK TO. */
   | { readonly type: 'savepoint'; readonly command: string }
+  /** Takes advisory locks of the whole cluster, or lets go of them. */
+  | { readonly type: 'lock'; readonly locks: LockStatement }
   /** Replayed on the other nodes as a statement. */
   | { readonly type: 'ddl' }
   /** Concerns this session or this server only: runs straight, never wrapped. */
@@ -74,6 +99,7 @@ export function takesSnapshot(kind: StatementKind): boolean {
   switch (kind.type) {
     case 'read':
     case 'write':
+    case 'lock':
     case 'ddl':
       return true;
     case 'local':
@@ -86,6 +112,11 @@ export function takesSnapshot(kind: StatementKind): boolean {
 /** Whether a statement of a pipeline must run in the transaction that the others of it run in. */
 export function needsTransaction(kind: StatementKind): boolean {
   return (
-    kind.type === 'read' || kind.type === 'write' || kind.type === 'ddl' || kind === SETTING || kind === READ_SETTING
+    kind.type === 'read' ||
+    kind.type === 'write' ||
+    kind.type === 'lock' ||
+    kind.type === 'ddl' ||
+    kind === SETTING ||
+    kind === READ_SETTING
   );
 }

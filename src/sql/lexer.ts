@@ -93,7 +93,10 @@ export function examine(bytes: Uint8Array, start: number, end: number, names: Na
       } else if ((first === EXPLAIN && ANALYZE.has(hash)) || (first === SHOW && HIDDEN_SETTINGS.has(hash))) {
         return 'parse';
       }
-      if (names.tainted.has(hash) || (afterDot && names.volatile.has(hash))) reading = false;
+      if (names.tainted.has(hash) || (afterDot && names.volatile.has(hash))) {
+        if (names.locking.has(hash)) return 'parse';
+        reading = false;
+      }
       name = hash;
       afterDot = false;
       continue;
@@ -107,7 +110,10 @@ export function examine(bytes: Uint8Array, start: number, end: number, names: Na
       if (at >= end || bytes[at + 1] === DOUBLE_QUOTE) return 'parse';
       at++;
       name = hash | 0;
-      if (names.tainted.has(name) || (afterDot && names.volatile.has(name))) reading = false;
+      if (names.tainted.has(name) || (afterDot && names.volatile.has(name))) {
+        if (names.locking.has(name)) return 'parse';
+        reading = false;
+      }
       afterDot = false;
       continue;
     }

@@ -1,9 +1,14 @@
+import type { HiddenLocks } from './advisory.ts';
+import { LOCK_FUNCTIONS } from './advisory.ts';
+
 /** What the catalog knows of this database that a statement's text does not show. Names as the catalog stores them. */
 export interface SafetyNames {
   /** Functions that may change something, or whose effects are not known. */
   readonly volatileNames: ReadonlySet<string>;
   /** Relations whose mere reading runs such a function (views, tables with policies). */
   readonly taintedRelations: ReadonlySet<string>;
+  /** Functions, and views, that take advisory locks. */
+  readonly hiddenAdvisory?: HiddenLocks;
   /** Some function, rule or view locks rows or tables. */
   readonly hidesLocks: boolean;
 }
@@ -63,15 +68,24 @@ export function hashName(name: string): number {
 export interface NameHashes {
   readonly volatile: ReadonlySet<number>;
   readonly tainted: ReadonlySet<number>;
+  /** Functions that need the parser's look. */
   readonly unsupported: ReadonlySet<number>;
+  /** Relations, all of them tainted, that do. */
+  readonly locking: ReadonlySet<number>;
 }
 
 const UNSUPPORTED_HASHES: ReadonlySet<number> = new Set([...UNSUPPORTED_FUNCTIONS.keys()].map(hashName));
+const NONE: ReadonlySet<number> = new Set();
 
-export function hashNames(names: SafetyNames): NameHashes {
+/** `followLocks`: advisory locks are the cluster's. */
+export function hashNames(names: SafetyNames, followLocks = false): NameHashes {
+  const hidden = names.hiddenAdvisory;
   return {
     volatile: new Set([...names.volatileNames, ...EFFECTFUL_FUNCTIONS].map(hashName)),
     tainted: new Set([...names.taintedRelations].map(hashName)),
-    unsupported: UNSUPPORTED_HASHES,
+    unsupported: followLocks
+      ? new Set([...UNSUPPORTED_HASHES, ...[...LOCK_FUNCTIONS, ...(hidden?.functions ?? [])].map(hashName)])
+      : UNSUPPORTED_HASHES,
+    locking: followLocks && hidden !== undefined ? new Set([...hidden.relations].map(hashName)) : NONE,
   };
 }
