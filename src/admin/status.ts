@@ -1,3 +1,4 @@
+import type { LockStatus } from '../commit/core/advisory-locks.ts';
 import type { InDoubt } from '../cluster/in-doubt.ts';
 import type { RefereeStatus } from '../consensus/referee/referee.ts';
 import type { Bypasses } from '../cluster/bypass-record.ts';
@@ -27,6 +28,8 @@ export interface ClusterStatus {
   /** Other voters that say so of theirs. */
   readonly voicelessPeers: readonly number[];
   readonly inDoubt: readonly InDoubt[];
+  /** Who holds the cluster's advisory locks, and who waits for them. */
+  readonly advisoryLocks: readonly LockStatus[];
   readonly postgres: PostgresStatus;
   /** Transactions that wrote to its PostgreSQL past the proxy since its data were last a copy, which makes it differ from the others. */
   readonly bypasses: Bypasses;

@@ -24,6 +24,7 @@ import { InDoubtList, type InDoubt } from './in-doubt.ts';
 import { OutcomeUnavailable, type Outcomes } from './outcomes.ts';
 import type { ChangeSource, Replica } from './ports.ts';
 import { ReadBarrier } from './read-barrier.ts';
+import { AdvisoryLocks } from './session-locks.ts';
 import { RemoteChanges } from './remote-changes.ts';
 
 /** The Raft driver, as the cluster node uses it. */
@@ -54,6 +55,8 @@ export interface ClusterNodeOptions {
   readonly readTimeout: number;
   /** How long one piece of a large transaction may take, in milliseconds. */
   readonly fetchTimeout: number;
+  /** Advisory locks are the cluster's, not each node's own. */
+  readonly clusterLocks: boolean;
   /** How long a client that lost a conflict may wait for its turn to try again, in milliseconds. */
   readonly retryPatience: number;
   /** Whether this node's data have writes that no other node's have. */
@@ -106,6 +109,7 @@ export class ClusterNode implements Commits {
   readonly clock: HybridClock;
   readonly turns: Turns;
   readonly reads: ReadBarrier;
+  readonly advisoryLocks: AdvisoryLocks | undefined;
   readonly #options: ClusterNodeOptions;
   readonly #own = new Map<Gid, OwnCommit>();
   readonly #sources = new Map<Gid, ChangeSource>();
@@ -145,6 +149,13 @@ export class ClusterNode implements Commits {
       committed: () => this.core.committed,
       shown: () => this.core.handedOut,
     });
+    this.advisoryLocks = options.clusterLocks
+      ? new AdvisoryLocks({
+          step: (event) => this.step(event),
+          leaseEnd: () => this.core.lockLeaseEnd,
+          readIndex: () => this.#outcomes.readIndex(),
+        })
+      : undefined;
     this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);
   }
 
@@ -250,6 +261,10 @@ export class ClusterNode implements Commits {
         return replica.release(effect.gid);
       case 'answer':
         return this.#answer(effect);
+      case 'lock-answer':
+      case 'locks-lost':
+      case 'confirm-locks':
+        return this.advisoryLocks?.perform(effect);
       case 'members-changed': {
         const members = [...this.core.guard.members].map(([node, epoch]) => ({ node, epoch }));
         this.#options.log.info({ index: this.core.guard.index, members, state: this.core.state }, 'membership changed');

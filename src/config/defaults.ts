@@ -30,6 +30,8 @@ export const DEFAULTS = {
    * most applications would rather read what was true seconds ago than nothing.
    */
   reads: { level: 'local', wait_timeout: '10s', outside_cluster: 'serve' },
+  /** As on one server. Who never calls such a function pays nothing. */
+  advisory_locks: 'cluster',
   /** On puts a trigger on every table; writes past the proxy are counted and logged without it. */
   guard: 'off',
   /**

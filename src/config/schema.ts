@@ -109,6 +109,7 @@ export const configSchema = group({
     wait_timeout: duration('10ms', '1h').prefault(DEFAULTS.reads.wait_timeout),
     outside_cluster: choice(['serve', 'refuse']).default(DEFAULTS.reads.outside_cluster),
   }).prefault({}),
+  advisory_locks: choice(['cluster', 'local']).default(DEFAULTS.advisory_locks),
   guard: choice(['off', 'on']).default(DEFAULTS.guard),
   apply: group({
     sessions: integer(1, 256).default(DEFAULTS.apply.sessions),

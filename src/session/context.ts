@@ -5,6 +5,7 @@ import { PgError } from '../runtime/errors.ts';
 import type { Classifier } from '../sql/classifier.ts';
 import { commandComplete, errorResponse, readyForQuery } from '../wire/backend-messages.ts';
 import type { ClientStream } from '../wire/client-stream.ts';
+import { SessionLocks } from './advisory/session-locks.ts';
 import { fixedStatement, statement } from './injected.ts';
 import type { Style } from './injected.ts';
 import type { Outbox } from './outbox.ts';
@@ -59,6 +60,8 @@ export interface ContextParts {
   readonly hooks: SessionHooks;
   /** Runs the session's steps when something happens outside both sockets. */
   readonly wake: () => void;
+  /** The session must end at once: others may be given the locks that it holds. */
+  readonly onLost: (error: PgError) => void;
 }
 
 /** A transaction that lost a conflict, and has been rolled back without its client's doing. */
@@ -86,6 +89,8 @@ export class Context implements ContextParts {
   readonly hooks: SessionHooks;
   readonly wake: () => void;
   readonly reads: ReadState;
+  readonly advisory: SessionLocks;
+  readonly onLost: (error: PgError) => void;
   /** The transaction in progress has lost a conflict and has not been rolled back yet; `told`: the client knows. */
   aborted: { readonly error: PgError; told: boolean } | undefined;
   /** It has been rolled back, and the server stands in another block in its place. */
@@ -123,6 +128,8 @@ export class Context implements ContextParts {
     this.hooks = parts.hooks;
     this.wake = parts.wake;
     this.reads = new ReadState(parts.commits.reads.level);
+    this.onLost = parts.onLost;
+    this.advisory = new SessionLocks(parts.commits.advisoryLocks, parts.database, parts.onLost);
   }
 
   get client(): Outbox {
@@ -165,6 +172,7 @@ export class Context implements ContextParts {
   forgetTransaction(): void {
     if (this.revealed && this.gid !== undefined) this.commits.withdraw(this.gid);
     this.reads.transactionEnded();
+    this.advisory.transactionEnded();
     this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;

@@ -1,3 +1,4 @@
+import { LOCK_OIDS } from '../sql/advisory.ts';
 import { UNSUPPORTED_FUNCTIONS, UNSUPPORTED_OIDS } from '../sql/names.ts';
 import { Frontend } from '../wire/codes.ts';
 import { readBind, readExecute, readStatementName } from '../wire/frontend-fields.ts';
@@ -24,6 +25,11 @@ import { survey } from './survey.ts';
 
 /** pg_proc.dat: built-in oids never change. */
 const SET_CONFIG = 2077;
+
+const FASTPATH_LOCK = refused(
+  'advisory locks cannot be taken by function call messages in a coordinated database',
+  'Call the function in a SELECT of its own, such as SELECT pg_advisory_lock(1).',
+);
 
 /** What became of the client's next message: passed on, nothing to take or not now, or a procedure for it. */
 export type Dispatched = 'passed' | 'wait' | Procedure;
@@ -195,7 +201,10 @@ export class Dispatcher {
       case 'local':
         if (judgement.statement.kind.type === 'local') {
           this.#passQuery({ control: true }).forgets.push(judgement.statement.kind.forgets);
-          if (judgement.statement.kind.forgets.what === 'everything') link.clientReadOnly = link.startupReadOnly;
+          if (judgement.statement.kind.forgets.what === 'everything') {
+            link.clientReadOnly = link.startupReadOnly;
+            context.advisory.discarded();
+          }
         }
         return 'passed';
       case 'single':
@@ -269,12 +278,16 @@ export class Dispatcher {
     const context = this.#context;
     const { kind } = statement;
     switch (kind.type) {
-      case 'begin':
       case 'savepoint':
+        context.advisory.rolledBackToSavepoint();
+        this.#passQuery({});
+        return 'passed';
+      case 'begin':
         this.#passQuery({});
         return 'passed';
       case 'rollback':
-        if (kind.chain) return new Script(context, text, [statement]).run();
+        // Others may have what it lets go of when the client hears of it.
+        if (kind.chain || context.advisory.any) return new Script(context, text, [statement]).run();
         this.#passQuery({ control: true });
         return 'passed';
       case 'commit':
@@ -297,6 +310,8 @@ export class Dispatcher {
       const hint = UNSUPPORTED_FUNCTIONS.get(name) ?? '';
       return refuseQuery(this.#context, refused(`${name}() is not supported in a coordinated database`, hint));
     }
+    if (this.#context.commits.advisoryLocks !== undefined && LOCK_OIDS.has(oid))
+      return refuseQuery(this.#context, FASTPATH_LOCK);
     if (link.status === 'I' && !link.clientReadOnly) {
       return wrapped(this.#context, {
         message: this.#message,
@@ -342,7 +357,7 @@ export class Dispatcher {
       }
       case Frontend.bind: {
         const names = readBind(bytes, start, end);
-        statements.bind(names?.portal ?? '', statements.find(names?.statement ?? ''));
+        statements.bind(names?.portal ?? '', statements.find(names?.statement ?? ''), bytes, start, end);
         break;
       }
       case Frontend.execute: {
@@ -352,7 +367,10 @@ export class Dispatcher {
         if (locksTables(prepared.kind)) context.stand();
         if (prepared.kind.type === 'local') this.#openSegment().forgets.push(prepared.kind.forgets);
         if (prepared.setsReads) context.reads.touch();
-        else if (prepared.kind.type === 'savepoint') context.reads.control();
+        else if (prepared.kind.type === 'savepoint') {
+          context.reads.control();
+          context.advisory.rolledBackToSavepoint();
+        }
         break;
       }
       case Frontend.close:

@@ -5,6 +5,8 @@ import { ClientStream } from '../wire/client-stream.ts';
 import type { Turn } from '../commit/turns.ts';
 import type { Gid } from '../runtime/ids.ts';
 import type { Classifier } from '../sql/classifier.ts';
+import { LOCKS_LOST } from './advisory/session-locks.ts';
+import { settleLocks } from './advisory/taking.ts';
 import { Context } from './context.ts';
 import type { Procedure, SessionHooks } from './context.ts';
 import { COPY_FAIL } from './injected.ts';
@@ -42,6 +44,8 @@ export interface EngineOptions {
   /** Takes a step that no socket event caused, and then sends what there is to send. */
   readonly run: (step: () => void) => void;
   readonly retryBytes: number;
+  /** The session must end at once, or when what it commits is decided: others may be given the locks that it holds. */
+  readonly onLost: (error: PgError) => void;
 }
 
 /**
@@ -119,7 +123,16 @@ export class Engine implements ConflictVictim {
     return this.#link.fatal && !this.#goodbyeHeldBack;
   }
 
+  /** In the middle of a message to the client. */
+  get midMessage(): boolean {
+    return this.#link.midMessage;
+  }
+
   fromClient(chunk: Buffer): void {
+    // After a pause, before anyone could say so.
+    const { advisory } = this.#context;
+    if (!advisory.isSure) return this.#options.onLost(LOCKS_LOST);
+    advisory.resume();
     this.#stream.push(chunk);
     this.#pump();
   }
@@ -144,11 +157,12 @@ export class Engine implements ConflictVictim {
     this.#context.reads.cancel();
     this.#context.endTurn('other');
     this.#context.forgetTransaction();
+    this.#context.advisory.close();
   }
 
   /** A cancel request has come; true when it was for something that the server knows nothing of. */
   cancel(): boolean {
-    return this.#context.reads.cancel();
+    return this.#context.reads.cancel() || this.#context.advisory.cancel();
   }
 
   get standing(): Gid | undefined {
@@ -257,7 +271,10 @@ export class Engine implements ConflictVictim {
       context.doomed = undefined;
       if (!this.#hasTurn) context.endTurn('other');
       if (context.revealed || context.stands) context.forgetTransaction();
+      context.advisory.transactionEnded();
     }
+    if (context.advisory.dirty && this.#link.status !== 'E' && !context.serverLost)
+      return settleLocks(context, 'extended');
     const retry = this.#retry;
     this.#retry = undefined;
     if (retry !== undefined) return this.#dispatcher.repeat(retry);

@@ -44,6 +44,26 @@ export function statement(style: Style, sql: string): Buffer {
   return Buffer.concat([CLOSE, message(Frontend.parse, NAME, sql, NO_PARAMETERS), BIND, EXECUTE, CLOSE, SYNC]);
 }
 
+/** In the extended protocol, with parameters. */
+export function statementWith(
+  sql: string,
+  types: readonly number[],
+  parameters: readonly { readonly binary: boolean; readonly value: Buffer | undefined }[],
+): Buffer {
+  const shorts = (...values: number[]): Buffer =>
+    Buffer.concat(values.map((value) => Buffer.from([value >> 8, value & 255])));
+  const int = (value: number): Buffer => {
+    const bytes = Buffer.alloc(4);
+    bytes.writeInt32BE(value | 0);
+    return bytes;
+  };
+  const parse = message(Frontend.parse, NAME, sql, shorts(types.length), ...types.map(int));
+  const values = parameters.flatMap(({ value }) => (value === undefined ? [int(-1)] : [int(value.length), value]));
+  const formats = shorts(parameters.length, ...parameters.map(({ binary }) => (binary ? 1 : 0)));
+  const bind = message(Frontend.bind, NAME, NAME, formats, shorts(parameters.length), ...values, shorts(0));
+  return Buffer.concat([CLOSE, parse, bind, EXECUTE, CLOSE, SYNC]);
+}
+
 /** For the few texts that never change. */
 export function fixedStatement(style: Style, sql: string): Buffer {
   const key = `${style} ${sql}`;
@@ -82,12 +102,12 @@ const MAY_HAVE_CHANGED_LARGE_OBJECTS = `(${[2995, 2613]
 /**
  * Asks whether the transaction wrote (facts: no transaction id means no), and if so leaves the gid in its WAL, since a prepared
  * transaction may otherwise decode to nothing. Then the commit level and the
- * isolation level. Built-ins only, whatever the search_path.
+ * isolation level. Built-ins only, whatever the search_path. `last`: an expression for one more column.
  */
-export function probeSql(gid: string, chain: boolean): string {
+export function probeSql(gid: string, chain: boolean, last?: string): string {
   const modes = ['transaction_read_only', 'transaction_deferrable'];
   const settings = ['synchronous_commit', 'transaction_isolation', ...(chain ? modes : [])];
   return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN NULL WHEN ${MAY_HAVE_CHANGED_LARGE_OBJECTS} AND multimaster.changed_large_objects() THEN ${literal(LARGE_OBJECTS)} ELSE pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text END, ${settings
     .map((name) => `pg_catalog.current_setting('${name}')`)
-    .join(', ')}`;
+    .join(', ')}${last === undefined ? '' : `, ${last}`}`;
 }

@@ -152,7 +152,11 @@ export function judgeParse(
     case 'local':
       return { kind: judgement.statement.kind, text: undefined, locks: judgement.statement.locks };
     case 'single':
-      return { kind: judgement.statement.kind, text: judgement.text, locks: judgement.statement.locks };
+      return {
+        kind: judgement.statement.kind,
+        text: judgement.text.slice(judgement.statement.start, judgement.statement.end),
+        locks: judgement.statement.locks,
+      };
     case 'refused':
       return { kind: unsupported(judgement.reason, judgement.hint), text: undefined, locks: false };
     // PostgreSQL refuses both, with an error of its own.

@@ -198,6 +198,7 @@ class ClientListener implements Listener {
         this.#keys.set(keyOf(pid, key), session);
         registry.add(pid, session.engine);
       },
+      onLost: (error) => session.lose(error),
       onClose: () => {
         session.engine.closed();
         this.#sessions.delete(session);
@@ -235,7 +236,10 @@ class ClientListener implements Listener {
   #classifier(database: string): Classifier {
     const known = this.#classifiers.get(database);
     if (known !== undefined) return known;
-    const classifier = new Classifier(() => this.#options.safety(database));
+    const classifier = new Classifier(
+      () => this.#options.safety(database),
+      this.#options.commits.advisoryLocks !== undefined,
+    );
     this.#classifiers.set(database, classifier);
     return classifier;
   }

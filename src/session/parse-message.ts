@@ -4,6 +4,7 @@ import { parseMessage } from './injected.ts';
 import { asks } from './questions.ts';
 import { UNKNOWN, type Prepared } from './statements.ts';
 import { readParse } from '../wire/frontend-fields.ts';
+import { withDenials } from '../sql/advisory.ts';
 import { changesReads } from '../sql/kinds.ts';
 
 /**
@@ -25,15 +26,18 @@ export function announceParse(
     locks,
     asks: asks(bytes, textStart, textEnd),
     setsReads: setsReads === true || changesReads(kind),
+    ...(kind.type === 'lock' && { parameterTypes: Buffer.from(bytes.subarray(textEnd + 1, end)) }),
   };
   context.statements.announce(prepared);
-  const instead = replacementText(context, prepared);
+  const instead = replacementText(context, prepared, text);
   if (instead === undefined) return { prepared, replacement: undefined };
   const replacement = parseMessage(bytes.subarray(start + 5, nameEnd), instead, bytes.subarray(textEnd + 1, end));
   return { prepared, replacement };
 }
 
-function replacementText(context: Context, { kind }: Prepared): string | undefined {
+function replacementText(context: Context, { kind }: Prepared, text: string | undefined): string | undefined {
+  if (kind.type === 'lock')
+    return kind.locks.calls.some(({ effect }) => effect === 'try') ? withDenials(text ?? '', kind.locks) : undefined;
   if (kind.type === 'begin') return kind.readWrite;
   if (kind.type !== 'show-read-only' || kind.name !== 'default_transaction_read_only') return undefined;
   return `SELECT '${context.link.clientReadOnly ? 'on' : 'off'}'::pg_catalog.text AS ${kind.name}`;

@@ -65,8 +65,38 @@ export interface Reads {
   parseToken(text: string): LogIndex | undefined;
 }
 
+export interface LockWait {
+  /** Undefined until it is over; the error is ready to be sent. */
+  readonly result: 'granted' | 'denied' | 'released' | PgError | undefined;
+  /** Ends the wait with this error; what was asked for is taken back. */
+  cancel(error: PgError): void;
+}
+
+/** Advisory locks of one session, held in the whole cluster. Keys are written as `5`, or `1,2` for two. One wait at a time. */
+export interface LockSession {
+  /** `timeouts`: milliseconds of lock_timeout and statement_timeout, 0 for none. `wake` is called when `result` is set, which may be at once. */
+  acquire(
+    key: string,
+    shared: boolean,
+    options: { readonly wait: boolean; readonly timeouts: readonly [lock: number, statement: number] },
+    wake: () => void,
+  ): LockWait;
+  release(locks: readonly (readonly [key: string, shared: boolean])[], wake: () => void): LockWait;
+  /** Whether what it holds is surely its own still: to be asked before the session goes on after a pause. */
+  readonly isSure: boolean;
+  /** The session is gone: everything is released. */
+  close(): void;
+}
+
+export interface ClusterLocks {
+  /** `lost` is called when the session must end at once, with the error for its client: others may be given what it holds. */
+  open(database: string, lost: (error: PgError) => void): LockSession;
+}
+
 export interface Commits {
   readonly reads: Reads;
+  /** Undefined where advisory locks are each node's own. */
+  readonly advisoryLocks?: ClusterLocks | undefined;
   /** Undefined when writes can be coordinated now; otherwise why not, ready to be sent (57P03-like). */
   refusal(): PgError | undefined;
   /** Undefined when this node may answer reads now; otherwise why not, ready to be sent. Asked before every message: must cost nothing. */

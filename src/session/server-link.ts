@@ -66,6 +66,11 @@ export class ServerLink implements ServerSink {
     this.#stream.push(chunk);
   }
 
+  /** The rest of a message that goes to the client is still to come. */
+  get midMessage(): boolean {
+    return this.#stream.midMessage;
+  }
+
   add<S extends Segment>(segment: S, ...bytes: readonly Buffer[]): S {
     this.queue.push(segment);
     if (segment.control) this.controlInFlight++;

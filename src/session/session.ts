@@ -27,6 +27,7 @@ export class Session {
   #clientFull = false;
   #serverFull = false;
   #draining: PgError | undefined;
+  #lost: PgError | undefined;
 
   /** Both sockets are connected. */
   constructor(client: Socket, server: ServerConnection, options: SessionOptions) {
@@ -48,6 +49,12 @@ export class Session {
   drain(error: PgError): void {
     this.#draining = error;
     this.#endIfDrained();
+  }
+
+  /** Ends it now with an error; first the client is told what became of a transaction that is being committed. */
+  lose(error: PgError): void {
+    this.#lost ??= error;
+    this.#endIfLost();
   }
 
   /** Ends it now; a transaction that is not being prepared is rolled back by PostgreSQL. */
@@ -112,6 +119,7 @@ export class Session {
     if (!this.#serverGone && !write(this.#server, this.engine.toServer)) this.#serverFull = true;
     this.#writeClient();
     this.#regulateClient();
+    this.#endIfLost();
     this.#endWhenPossible();
     this.#endIfDrained();
   }
@@ -159,6 +167,15 @@ export class Session {
       this.#client.destroySoon();
       this.#options.onClose();
     }
+  }
+
+  #endIfLost(): void {
+    if (this.#lost === undefined || this.#closed || this.engine.committing) return;
+    this.#closed = true;
+    if (!this.#clientGone && !this.engine.midMessage) this.#client.write(errorResponse(this.#lost));
+    this.#client.destroySoon();
+    this.#server.destroy();
+    this.#options.onClose();
   }
 
   #endIfDrained(): void {

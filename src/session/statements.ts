@@ -14,6 +14,8 @@ export interface Prepared {
   readonly asks: boolean;
   /** It may change how new the session's reads must be. */
   readonly setsReads: boolean;
+  /** Of a statement that locks: the types of its parameters, as in its Parse. */
+  readonly parameterTypes?: Buffer;
 }
 
 export const UNKNOWN: Prepared = {
@@ -30,6 +32,8 @@ export class Statements {
   readonly #confirmed = new Map<string, Prepared>();
   readonly #pending = new Map<string, Prepared>();
   readonly #portals = new Map<string, Prepared>();
+  /** The Bind messages of portals that lock. */
+  readonly #binds = new Map<string, Buffer>();
 
   announce(prepared: Prepared): void {
     this.#pending.set(prepared.name, prepared);
@@ -54,8 +58,15 @@ export class Statements {
     return this.#pending.get(name) ?? this.#confirmed.get(name) ?? UNKNOWN;
   }
 
-  bind(portal: string, prepared: Prepared): void {
+  /** Of the message only that of a portal that locks is kept. */
+  bind(portal: string, prepared: Prepared, bytes: Buffer, start: number, end: number): void {
     this.#portals.set(portal, prepared);
+    if (prepared.kind.type === 'lock') this.#binds.set(portal, Buffer.from(bytes.subarray(start, end)));
+  }
+
+  /** The Bind message of a portal that locks. */
+  boundBy(portal: string): Buffer {
+    return this.#binds.get(portal) ?? Buffer.alloc(0);
   }
 
   portal(name: string): Prepared {
@@ -65,6 +76,7 @@ export class Statements {
   /** Portals end with their transaction. */
   endTransaction(): void {
     if (this.#portals.size > 0) this.#portals.clear();
+    if (this.#binds.size > 0) this.#binds.clear();
   }
 
   forget(forgets: Forgets): void {

@@ -60,7 +60,7 @@ function isHarmless(
     }
     case Frontend.bind: {
       const names = readBind(bytes, start, end);
-      statements.bind(names?.portal ?? '', statements.find(names?.statement ?? ''));
+      statements.bind(names?.portal ?? '', statements.find(names?.statement ?? ''), bytes, start, end);
       return true;
     }
     case Frontend.execute: {

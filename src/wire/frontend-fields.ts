@@ -24,6 +24,29 @@ export function readBind(bytes: Buffer, start: number, end: number): { portal: s
   return { portal: latin1(bytes, start + 5, portalEnd), statement: latin1(bytes, portalEnd + 1, statementEnd) };
 }
 
+/** What follows the text in a Parse: the types that the client gives its parameters, 0 for none. */
+export function readParameterTypes(bytes: Buffer): number[] {
+  if (bytes.length < 2) return [];
+  const count = Math.min(bytes.readUInt16BE(0), (bytes.length - 2) >> 2);
+  return Array.from({ length: count }, (_, i) => bytes.readUInt32BE(2 + 4 * i));
+}
+
+/** The parameters of a whole Bind message; undefined for NULL. */
+export function readParameters(bind: Buffer): { binary: boolean; value: Buffer | undefined }[] {
+  const portalEnd = cstringEnd(bind, 5, bind.length) ?? bind.length;
+  let at = (cstringEnd(bind, portalEnd + 1, bind.length) ?? bind.length) + 1;
+  const formats = Array.from({ length: bind.readUInt16BE(at) }, (_, i) => bind.readUInt16BE(at + 2 + 2 * i));
+  at += 2 + 2 * formats.length;
+  const count = bind.readUInt16BE(at);
+  at += 2;
+  return Array.from({ length: count }, (_, i) => {
+    const length = bind.readInt32BE(at);
+    const value = length < 0 ? undefined : bind.subarray(at + 4, at + 4 + length);
+    at += 4 + Math.max(length, 0);
+    return { binary: (formats.length === 1 ? formats[0] : (formats[i] ?? 0)) === 1, value };
+  });
+}
+
 /** Execute: portal. */
 export function readExecute(bytes: Buffer, start: number, end: number): string {
   const portalEnd = cstringEnd(bytes, start + 5, end) ?? end;

@@ -33,6 +33,11 @@ export class ServerStream {
     this.#sink = sink;
   }
 
+  /** A message that is being forwarded has not come to its end. */
+  get midMessage(): boolean {
+    return this.#rest > 0 && this.#forwarding;
+  }
+
   /** The chunk may be reused as soon as what was forwarded of it is written. */
   push(chunk: Buffer): void {
     let at = 0;

@@ -30,6 +30,8 @@ export interface ClusterOptions {
   readonly dir?: string;
   readonly firstPort?: number;
   readonly env?: NodeJS.ProcessEnv;
+  /** Settings of the proxies that differ from the playground's. */
+  readonly settings?: Readonly<Record<string, unknown>>;
   /** The words before its command, such as those that run it in a network namespace. */
   readonly within?: readonly string[];
 }
@@ -85,6 +87,10 @@ export class TestCluster {
     const stub = {
       PGMM_DEV_PROXY_COMMAND: JSON.stringify([process.execPath, ...TSX, inRoot('test/support/stub-proxy.ts')]),
     };
+    const other = options.settings !== undefined && {
+      PGMM_DEV_PROXY_COMMAND: JSON.stringify([process.execPath, ...TSX, inRoot('test/support/proxy-with.ts'), 'run']),
+      PGMM_TEST_CONFIG: JSON.stringify(options.settings),
+    };
     const [command, ...words] = [
       ...(options.within ?? []),
       process.execPath,
@@ -93,7 +99,7 @@ export class TestCluster {
     ];
     const child = spawn(command, words, {
       cwd: ROOT,
-      env: { ...process.env, ...(options.stub === true ? stub : {}), ...options.env },
+      env: { ...process.env, ...(options.stub === true ? stub : {}), ...other, ...options.env },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     return new TestCluster(child, dir, firstPort, nodes, options.dir === undefined);

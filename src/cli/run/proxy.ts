@@ -175,6 +175,7 @@ export class Proxy {
       readTimeout: this.#config.reads.waitTimeout,
       fetchTimeout: member.voteTimeout,
       retryPatience: this.#config.conflicts.retryPatience,
+      clusterLocks: this.#config.advisoryLocks === 'cluster',
       bypassed: () => !this.#bypasses.isEmpty,
       keepVoice: (founders) => this.#identity.counts(founders),
       log,

@@ -38,6 +38,9 @@ const REPORT_EVERY = 5000;
 
 const VERSION = '0.1.0';
 
+/** Of advisory locks in the status. */
+const SHOWN_LOCKS = 200;
+
 /** What this node knows of itself and the others, for `/status` and for the gauges. */
 export class NodeStatusSource implements StatusSource {
   readonly #parts: Parts;
@@ -74,6 +77,7 @@ export class NodeStatusSource implements StatusSource {
       voiceless: node.core.voiceless ?? null,
       voicelessPeers: node.voiceless,
       inDoubt: node.inDoubt(),
+      advisoryLocks: node.core.guard.locks.list(SHOWN_LOCKS),
       postgres: {
         state: replica.isUp ? 'up' : 'down',
         version: null,

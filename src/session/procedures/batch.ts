@@ -1,11 +1,12 @@
 import type { PgError } from '../../runtime/errors.ts';
 import { locksTables, needsTransaction } from '../../sql/kinds.ts';
-import type { StatementKind } from '../../sql/kinds.ts';
+import type { LockStatement, StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse } from '../../wire/backend-messages.ts';
 import { Frontend } from '../../wire/codes.ts';
 import { readBind, readExecute, readParse, readStatementName } from '../../wire/frontend-fields.ts';
 import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
+import { askForKeys, setDenied, settleLocks, takeLocks } from '../advisory/taking.ts';
 import { announceParse } from '../parse-message.ts';
 import { ClientSegment, PassSegment } from '../segments.ts';
 import type { Segment } from '../segments.ts';
@@ -91,7 +92,7 @@ export class Batch {
         const prepared = statements.find(names?.statement ?? '');
         yield* this.#ensureBlock(prepared.kind);
         if (this.#sender.failed) return;
-        statements.bind(names?.portal ?? '', prepared);
+        statements.bind(names?.portal ?? '', prepared, bytes, start, end);
         break;
       }
       case Frontend.execute:
@@ -154,6 +155,8 @@ export class Batch {
         return yield* this.#beginBlock(kind, bytes, start, end);
       case 'ddl':
         return yield* this.#ddl(prepared, bytes, start, end);
+      case 'lock':
+        return yield* this.#lock(prepared, kind.locks, bytes, start, end);
       case 'unsupported':
         return yield* this.#refuse(refused(kind.reason, kind.hint, kind.sqlstate));
       case 'set-read-only':
@@ -162,9 +165,11 @@ export class Batch {
         return yield* this.#write(kind, bytes, start, end);
       case 'local':
         this.#sender.open().forgets.push(kind.forgets);
+        if (kind.forgets.what === 'everything') this.#context.advisory.discarded();
         break;
       case 'savepoint':
         if (this.#block === 'implicit') return yield* this.#refuse(onlyInBlock(kind.command));
+        this.#context.advisory.rolledBackToSavepoint();
         break;
       case 'read':
       case 'show-read-only':
@@ -189,6 +194,7 @@ export class Batch {
 
   *#sync(): Procedure {
     yield* this.#conclude();
+    yield* settleLocks(this.#context, 'extended');
     this.#context.sendReady();
     this.#over = true;
   }
@@ -336,6 +342,35 @@ export class Batch {
     this.#sender.forward(bytes, start, end);
     yield* this.#sender.cut();
     yield* endDdl(context, 'extended');
+  }
+
+  *#lock(prepared: Prepared, statement: LockStatement, bytes: Buffer, start: number, end: number): Procedure {
+    const context = this.#context;
+    const { advisory } = context;
+    yield* this.#sender.cut();
+    if (this.#sender.failed) return;
+    if (context.link.status === 'E') {
+      this.#sender.forward(bytes, start, end);
+      return;
+    }
+    const bind = context.statements.boundBy(readExecute(bytes, start, end));
+    const types = prepared.parameterTypes ?? Buffer.alloc(0);
+    const wasDirty = advisory.dirty;
+    const taken = yield* takeLocks(context, statement, askForKeys(context, 'extended', statement, { bind, types }));
+    if ('error' in taken) {
+      this.#sender.releaseHeld();
+      yield* failTransaction(context, 'extended');
+      context.client.push(taken.error);
+      this.#fail();
+      return;
+    }
+    if (taken.denied.size > 0) yield* setDenied(context, taken.denied);
+    advisory.dirty = true;
+    this.#sender.forward(bytes, start, end);
+    yield* this.#sender.cut();
+    if (this.#hasFailed) return;
+    advisory.dirty = wasDirty || !statement.onlyTakes;
+    if (taken.denied.size > 0) yield* setDenied(context, new Set());
   }
 
   *#refuse(error: PgError): Procedure {

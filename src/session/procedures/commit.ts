@@ -7,11 +7,15 @@ import { LARGE_OBJECTS, probeSql } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import type { CommitOutcome } from '../ports.ts';
 import type { InjectedSegment } from '../segments.ts';
+import { heldExpression, heldLocks } from '../advisory/held.ts';
 import { reportToken } from './reads.ts';
 
 /** Sends the question whether the open transaction wrote; to be given to `commitTransaction`. */
 export function askWhetherWritten(context: Context, style: Style, chain = false): InjectedSegment {
-  return context.inject(style, probeSql(context.transactionName(), chain));
+  const hidden = context.classifier.hidesAdvisoryLocks
+    ? `pg_catalog.concat(${literal(HELD_MARK)}, ${heldExpression()})`
+    : undefined;
+  return context.inject(style, probeSql(context.transactionName(), chain, hidden));
 }
 
 /**
@@ -29,10 +33,25 @@ const WITH_LARGE_OBJECTS = refused(
   'Large objects are not replicated. Store the value in a bytea column.',
 );
 
+/** Tells that column from the others. */
+const HELD_MARK = 'advisory locks: ';
+
+const WITH_HIDDEN_LOCK = refused(
+  'a function that the transaction ran took an advisory lock, which holds on this node only',
+  'Take the lock in the client, by SELECT pg_advisory_xact_lock(…), or set advisory_locks to local in the configuration of the nodes.',
+);
+
 /** What the transaction did that can't be coordinated, by the answer to the probe. */
 function refusalOf(row: readonly (string | null)[]): PgError | undefined {
   if (row[0] === LARGE_OBJECTS) return WITH_LARGE_OBJECTS;
   return row[2] === 'serializable' ? SERIALIZABLE : undefined;
+}
+
+/** Where functions take advisory locks unseen, such as those of triggers, the last column of the answer tells what the transaction has. */
+function hiddenLock({ advisory }: Context, row: readonly (string | null)[]): PgError | undefined {
+  const last = row.at(-1) ?? '';
+  if (!last.startsWith(HELD_MARK)) return undefined;
+  return heldLocks(last.slice(HELD_MARK.length)).some((lock) => !advisory.has(lock)) ? WITH_HIDDEN_LOCK : undefined;
 }
 
 /** How a transaction ended: undefined when it is committed, else the ErrorResponse for the client. */
@@ -50,12 +69,13 @@ export function* commitTransaction(context: Context, style: Style, asked: Inject
   const row = asked.rows.at(0);
   if (context.aborted !== undefined) return yield* giveUp(context, style, takeAbort(context));
   if (asked.failed !== undefined || row === undefined) return yield* giveUp(context, style, asked.failed);
-  if (row[0] === null) return yield* commitRead(context, style);
-  const refusal = refusalOf(row) ?? context.commits.refusal();
+  const refusal =
+    hiddenLock(context, row) ?? (row[0] === null ? undefined : (refusalOf(row) ?? context.commits.refusal()));
   if (refusal !== undefined) {
     context.hooks.count('refused');
     return yield* giveUp(context, style, errorResponse(refusal));
   }
+  if (row[0] === null) return yield* commitRead(context, style);
   return yield* commitWrite(context, style, row[1] === 'remote_apply');
 }
 

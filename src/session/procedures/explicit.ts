@@ -6,6 +6,7 @@ import type { Context, Procedure } from '../context.ts';
 import { queryMessage } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import { PassSegment } from '../segments.ts';
+import { settleLocks } from '../advisory/taking.ts';
 import { askWhetherWritten, commitTransaction } from './commit.ts';
 import type { CommitError } from './commit.ts';
 
@@ -62,6 +63,7 @@ export function* commitQuery(context: Context, sql: Buffer): Procedure {
   }
   context.hooks.count('explicit');
   const { error } = yield* commitExplicit(context, 'simple', false);
+  yield* settleLocks(context, 'simple');
   if (error === undefined) context.sendComplete('COMMIT');
   else context.client.push(error);
   context.sendReady();

@@ -1,10 +1,12 @@
 import { PgError } from '../../runtime/errors.ts';
+import { withoutCalls } from '../../sql/advisory.ts';
 import type { Statement } from '../../sql/classify.ts';
 import { changesReads, locksTables, takesSnapshot } from '../../sql/kinds.ts';
-import type { StatementKind } from '../../sql/kinds.ts';
+import type { LockStatement, StatementKind } from '../../sql/kinds.ts';
 import { errorResponse, noticeResponse, textRow } from '../../wire/backend-messages.ts';
 import { refused, settled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
+import { askForKeys, settleLocks, takeLocks } from '../advisory/taking.ts';
 import { queryMessage } from '../injected.ts';
 import { namesReadSetting } from '../judge.ts';
 import type { ClientSegment } from '../segments.ts';
@@ -99,14 +101,17 @@ export class Script {
   *#end(): Procedure {
     const context = this.#context;
     if (this.#block !== 'implicit') {
+      yield* settleLocks(context, 'simple');
       this.#last?.release();
       return;
     }
     if (this.#failed) {
       yield* rollBack(context, 'simple');
+      yield* settleLocks(context, 'simple');
       return;
     }
     const error = yield* commitTransaction(context, 'simple', askWhetherWritten(context, 'simple'));
+    yield* settleLocks(context, 'simple');
     if (error === undefined) this.#last?.release();
     else context.client.push(error);
   }
@@ -150,7 +155,10 @@ export class Script {
           this.#fail(onlyInBlock(kind.command));
           return;
         }
+        this.#context.advisory.rolledBackToSavepoint();
         return yield* this.#plain(part);
+      case 'lock':
+        return yield* this.#lock(part, kind.locks);
       case 'read':
       case 'write':
       case 'local':
@@ -165,7 +173,35 @@ export class Script {
     if (locksTables(part.kind) && this.#context.link.status !== 'E') this.#context.stand();
     const segment = this.#context.clientSegment({ offset: characters(this.#text, part.start) });
     yield* this.#send(segment, this.#context.encode(this.#text.slice(part.start, part.end)));
-    if (part.kind.type === 'local') this.#context.statements.forget(part.kind.forgets);
+    if (part.kind.type !== 'local') return;
+    this.#context.statements.forget(part.kind.forgets);
+    if (part.kind.forgets.what === 'everything') this.#context.advisory.discarded();
+  }
+
+  *#lock(part: Part, statement: LockStatement): Procedure {
+    const context = this.#context;
+    const { advisory } = context;
+    // PostgreSQL's own error is the answer.
+    if (context.link.status === 'E') return yield* this.#plain(part);
+    this.#ensureBlock();
+    context.mayLock(part.locks);
+    const wasDirty = advisory.dirty;
+    const taken = yield* takeLocks(context, statement, askForKeys(context, 'simple', statement));
+    if ('error' in taken) {
+      yield* failTransaction(context, 'simple');
+      context.client.push(taken.error);
+      this.#failed = true;
+      return;
+    }
+    const sql = withoutCalls(this.#text.slice(part.start, part.end), statement, taken.denied);
+    advisory.dirty = true;
+    yield* this.#send(context.clientSegment({ offset: characters(this.#text, part.start) }), context.encode(sql));
+    if (!this.#hasFailed) advisory.dirty = wasDirty || !statement.onlyTakes;
+  }
+
+  /** Asked anew after each step: the compiler takes the property for what it was before. */
+  get #hasFailed(): boolean {
+    return this.#failed;
   }
 
   *#send(segment: ClientSegment, sql: Buffer | string): Procedure {

@@ -15,6 +15,7 @@ const STATUS: ClusterStatus = {
   reasons: [],
   log: { last: 10, committed: 9 },
   nodes: [{ id: 1, state: 'member', epoch: 1, reachable: true, committed: 9, lag: 0, client: '10.0.0.1:6432' }],
+  advisoryLocks: [],
   inDoubt: [
     {
       gid: 'pgmm:dev:1:1:1:1' as Gid,

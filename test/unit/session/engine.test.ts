@@ -77,6 +77,7 @@ class Bench {
         return { done: true };
       },
       onKey: () => undefined,
+      onLost: () => undefined,
       run: (step) => {
         step();
         this.#exchange();
