@@ -336,10 +336,14 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'what was withdrawn is not let go of',
+    because: 'the session lets go of it in the end, and sessions of the model are short',
+    noticedBy: 'test/unit/cluster-core',
     edits: [[AGENT, 'session.held.has(nameOf(lock, shared)) ? [] : [[lock, shared]]', '[]']],
   },
   {
     name: 'a copy of a request counts once more',
+    because: 'what it is granted goes when the session ends, and sessions of the model are short',
+    noticedBy: 'test/unit/commit',
     edits: [
       [LOCKS, '    if (this.has(command)) return NONE;\n', ''],
       [

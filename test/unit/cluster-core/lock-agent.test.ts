@@ -138,6 +138,19 @@ describe('a node’s agent for advisory locks', () => {
     expect(bench.told()).toEqual([]);
   });
 
+  it('lets go of what was granted when it had been withdrawn', () => {
+    const bench = new Bench();
+    bench.agent.tick(0);
+    bench.acquire(1, 'x');
+    const asked = bench.proposed.at(-1) as LockCommand;
+    bench.agent.onRequest({ type: 'withdraw', session: 1 });
+    bench.deliver(asked);
+    expect(bench.locks.isEmpty).toBe(false);
+    bench.deliver();
+    expect(bench.locks.isEmpty).toBe(true);
+    expect(bench.told()).toEqual([]);
+  });
+
   it('fails what the log does not take, and everything when the node is out', () => {
     const bench = new Bench();
     bench.agent.tick(0);
