@@ -87,6 +87,11 @@ export class AdvisoryLocks {
     return this.#locks.size === 0;
   }
 
+  /** Sessions that hold nothing count as well: their last requests are remembered. */
+  get hasSessions(): boolean {
+    return this.#sessions.size > 0;
+  }
+
   /** Whether a request of this session, or a later one, is in the log. Not known any more of a session that has ended. */
   has({ node, epoch, session, request }: LockCommand): boolean {
     return (this.#sessions.get(keyOf(node, epoch, session))?.last ?? -1) >= request;

@@ -184,7 +184,7 @@ export class Guard {
       lastEpochs: [...this.#lastEpochs],
       lastCommit: this.#lastCommit,
       voters: [...this.#voters],
-      ...(!this.#locks.isEmpty && { locks: this.#locks.snapshot() }),
+      ...(this.#locks.hasSessions && { locks: this.#locks.snapshot() }),
     };
   }
 

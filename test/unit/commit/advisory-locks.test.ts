@@ -182,6 +182,21 @@ describe('advisory locks in the log', () => {
     expect(guard.locks.isEmpty).toBe(true);
   });
 
+  it('are remembered by a snapshot when nothing is held: a copy of a request has no effect on any node', () => {
+    const guard = new Guard();
+    const head = { node: nodeId(1), epoch: epoch(1), session: 1 };
+    const lock = { type: 'lock', ...head, request: 1, lock: 'x', shared: false, wait: false } as const;
+    guard.apply(logIndex(1), { type: 'admit', node: nodeId(1), previous: epoch(0), time: 0 });
+    guard.apply(logIndex(2), lock);
+    guard.apply(logIndex(3), { type: 'unlock', ...head, request: 2, locks: [['x', false]] });
+    const restored = Guard.restore(decodeSnapshot(encodeSnapshot(guard.snapshot())));
+    for (const one of [guard, restored, guard.clone()]) {
+      expect(one.check(lock, new Map(), logIndex(3), 1)).toEqual({ type: 'no-change' });
+      expect(one.apply(logIndex(4), lock)).toEqual([]);
+      expect(one.locks.isEmpty).toBe(true);
+    }
+  });
+
   it('stand in the log, and are read back', () => {
     const head = { node: nodeId(3), epoch: epoch(70), session: 4, request: 9 };
     const commands: LogCommand[] = [
