@@ -48,7 +48,10 @@ export const DEFAULTS = {
    * Connections: PostgreSQL's own default of 100, less three reserved ones, eight apply sessions and the proxy's others.
    * Startup: PostgreSQL's own authentication_timeout.
    */
-  session: { max_connections: 80, retry_buffer: '64kB', statement_cache: 5000, startup_timeout: '60s' },
+  session: {
+    ...{ max_connections: 80, retry_buffer: '64kB', statement_retries: 0 },
+    ...{ statement_cache: 5000, startup_timeout: '60s' },
+  },
   /** As large as a segment of PostgreSQL's WAL; 100,000 commits are a few megabytes. */
   raft: { segment_size: '16MB', retain_entries: 100_000 },
   /** As much as one busy day leaves on many systems; a disk must not fill because a node is away. */

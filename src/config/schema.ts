@@ -68,6 +68,7 @@ const keepalive = group({
 const session = group({
   max_connections: integer(1, 100_000).default(DEFAULTS.session.max_connections),
   retry_buffer: size('0B', '16MB').prefault(DEFAULTS.session.retry_buffer),
+  statement_retries: integer(0, 1000).default(DEFAULTS.session.statement_retries),
   statement_cache: integer(0, 1_000_000).default(DEFAULTS.session.statement_cache),
   startup_timeout: duration('1s', '1h').prefault(DEFAULTS.session.startup_timeout),
 });

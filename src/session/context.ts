@@ -8,7 +8,7 @@ import type { ClientStream } from '../wire/client-stream.ts';
 import { SessionLocks } from './advisory/session-locks.ts';
 import { fixedStatement, statement } from './injected.ts';
 import type { Style } from './injected.ts';
-import type { Outbox } from './outbox.ts';
+import type { ClientOutbox } from './client-outbox.ts';
 import type { Commits, DdlAnnouncer, LockCarrier } from './ports.ts';
 import { ReadState } from './read-state.ts';
 import { ClientSegment, InjectedSegment } from './segments.ts';
@@ -58,6 +58,10 @@ export interface ContextParts {
   readonly locks: LockCarrier;
   readonly database: string;
   readonly hooks: SessionHooks;
+  /** How often a statement that is the whole of an implicit transaction is run again after a conflict. */
+  readonly statementRetries: number;
+  /** How many bytes of such a statement, and of its answer, are kept for that. */
+  readonly retryBytes: number;
   /** Runs the session's steps when something happens outside both sockets. */
   readonly wake: () => void;
   /** The session must end at once: others may be given the locks that it holds. */
@@ -87,6 +91,8 @@ export class Context implements ContextParts {
   readonly locks: LockCarrier;
   readonly database: string;
   readonly hooks: SessionHooks;
+  readonly statementRetries: number;
+  readonly retryBytes: number;
   readonly wake: () => void;
   readonly reads: ReadState;
   readonly advisory: SessionLocks;
@@ -99,7 +105,11 @@ export class Context implements ContextParts {
   cancel: { readonly done: boolean } | undefined;
   /** PREPARE TRANSACTION has been sent and the outcome is not known: nothing may stop the session now. */
   committing = false;
-  /** The client has sent Terminate. */
+  /** The client has sent a cancel request since its statement was begun. */
+  cancelled = false;
+  /** Nothing of its statement runs: it waits to be run again. */
+  waitsToRepeat = false;
+  /** The client has sent Terminate, or is gone. */
   terminated = false;
   /** The server's connection is gone. */
   serverLost = false;
@@ -126,13 +136,15 @@ export class Context implements ContextParts {
     this.locks = parts.locks;
     this.database = parts.database;
     this.hooks = parts.hooks;
+    this.statementRetries = parts.statementRetries;
+    this.retryBytes = parts.retryBytes;
     this.wake = parts.wake;
     this.reads = new ReadState(parts.commits.reads.level);
     this.onLost = parts.onLost;
     this.advisory = new SessionLocks(parts.commits.advisoryLocks, parts.database, parts.onLost);
   }
 
-  get client(): Outbox {
+  get client(): ClientOutbox {
     return this.link.toClient;
   }
 

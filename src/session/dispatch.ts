@@ -10,8 +10,9 @@ import { judge } from './judge.ts';
 import type { Judgement } from './judge.ts';
 import { lookAhead } from './look-ahead.ts';
 import { announceParse } from './parse-message.ts';
-import { Batch } from './procedures/batch.ts';
+import { Batch, repeatableBatch } from './procedures/batch.ts';
 import { commitQuery } from './procedures/explicit.ts';
+import { repeated } from './procedures/repeated.ts';
 import { failDoomed, refuseNext, refuseQuery } from './procedures/fail.ts';
 import { attendReads } from './procedures/reads.ts';
 import { Script } from './procedures/script.ts';
@@ -21,6 +22,7 @@ import { changesReads, locksTables } from '../sql/kinds.ts';
 import { PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
 import type { Prepared } from './statements.ts';
+import { isRepeatable } from './repeatable.ts';
 import { survey } from './survey.ts';
 
 /** pg_proc.dat: built-in oids never change. */
@@ -191,13 +193,7 @@ export class Dispatcher {
           this.#passQuery({ implicit: true });
           return 'passed';
         }
-        return wrapped(context, {
-          message: this.#message,
-          style: 'simple',
-          certain: judgement.certain,
-          copyIn: judgement.copyIn,
-          locks: judgement.locks,
-        });
+        return this.#wrappedQuery(judgement);
       case 'local':
         if (judgement.statement.kind.type === 'local') {
           this.#passQuery({ control: true }).forgets.push(judgement.statement.kind.forgets);
@@ -220,6 +216,15 @@ export class Dispatcher {
       case 'refused':
         return refuseQuery(context, refused(judgement.reason, judgement.hint));
     }
+  }
+
+  #wrappedQuery({ certain, copyIn, locks, query, setsReads }: Extract<Judgement, { type: 'plain' }>): Procedure {
+    const context = this.#context;
+    const { bytes, start, end } = context.stream;
+    const attempt = () =>
+      wrapped(context, { message: bytes.subarray(start, end), style: 'simple', certain, copyIn, locks });
+    const repeatable = query && setsReads !== true && isRepeatable(context, bytes, start, end);
+    return repeatable ? repeated(context, attempt) : attempt();
   }
 
   #idleSingle({ statement, text }: Extract<Judgement, { type: 'single' }>): Dispatched {
@@ -328,7 +333,9 @@ export class Dispatcher {
     const context = this.#context;
     const result = survey.batch(context, this.#retryBytes);
     if (result === 'wait') return 'wait';
-    if (result === 'attend') return new Batch(context, undefined).run(false);
+    if (result === 'attend') {
+      return context.statementRetries > 0 ? repeatableBatch(context) : new Batch(context, undefined).run(false);
+    }
     const { stream, link } = context;
     const { segment, bytes, start, end } = result;
     if (segment.setsReads) context.reads.touch();

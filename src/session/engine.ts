@@ -11,7 +11,8 @@ import { Context } from './context.ts';
 import type { Procedure, SessionHooks } from './context.ts';
 import { COPY_FAIL } from './injected.ts';
 import { Dispatcher, isStatement } from './dispatch.ts';
-import { Outbox } from './outbox.ts';
+import { ClientOutbox } from './client-outbox.ts';
+import type { Outbox } from './outbox.ts';
 import type { Commits, ConflictVictim, DdlAnnouncer, LockCarrier } from './ports.ts';
 import { Batch } from './procedures/batch.ts';
 import { loseConflict, rearm } from './procedures/fail.ts';
@@ -46,6 +47,7 @@ export interface EngineOptions {
   readonly retryBytes: number;
   /** The session must end at once, or when what it commits is decided: others may be given the locks that it holds. */
   readonly onLost: (error: PgError) => void;
+  readonly statementRetries: number;
 }
 
 /**
@@ -53,7 +55,7 @@ export interface EngineOptions {
  * are, or handled by one procedure at a time while those behind them wait.
  */
 export class Engine implements ConflictVictim {
-  readonly toClient = new Outbox();
+  readonly toClient = new ClientOutbox();
   readonly #options: EngineOptions;
   readonly #context: Context;
   readonly #link: ServerLink;
@@ -108,7 +110,7 @@ export class Engine implements ConflictVictim {
     return this.#procedure === undefined && this.#link.queue.length === 0 && this.#link.status === 'I';
   }
 
-  /** From PREPARE TRANSACTION on until the outcome is known: a cancel request must not be passed on. */
+  /** From PREPARE TRANSACTION on until the outcome is known. */
   get committing(): boolean {
     return this.#context.committing;
   }
@@ -150,6 +152,12 @@ export class Engine implements ConflictVictim {
   serverClosed(): void {
     this.#context.serverLost = true;
     if (this.#context.committing) this.#pump();
+    else this.toClient.release();
+  }
+
+  /** The client has closed its connection. */
+  clientClosed(): void {
+    this.#context.terminated = true;
   }
 
   /** Both connections are gone. What is being committed is the coordinator's already. */
@@ -160,9 +168,14 @@ export class Engine implements ConflictVictim {
     this.#context.advisory.close();
   }
 
-  /** A cancel request has come; true when it was for something that the server knows nothing of. */
+  /** A cancel request has come; true when the server must not be told: it was for something else, or comes too late. */
   cancel(): boolean {
-    return this.#context.reads.cancel() || this.#context.advisory.cancel();
+    const context = this.#context;
+    context.cancelled = true;
+    if (context.committing) return true;
+    if (!context.waitsToRepeat) return context.reads.cancel() || context.advisory.cancel();
+    this.#wake();
+    return true;
   }
 
   get standing(): Gid | undefined {

@@ -36,6 +36,11 @@ export function parseMessage(name: Buffer, sql: string, rest: Buffer): Buffer {
   return message(Frontend.parse, name, Buffer.from([0]), sql, rest);
 }
 
+/** Closes a statement of the client's, encoded as its name was read. */
+export function closeStatement(name: string): Buffer {
+  return message(Frontend.close, Buffer.from(`S${name}\0`, 'latin1'));
+}
+
 const remembered = new Map<string, Buffer>();
 
 /** Answered with exactly one ReadyForQuery in both styles. */

@@ -8,13 +8,14 @@ export type Judgement =
   | { readonly type: 'read' }
   /**
    * One or more statements that need no attention of their own, some of which may write. `locks`: they may lock rows or tables.
-   * `setsReads`: a single one that calls set_config() for one of the settings of reads.
+   * `query`: it is a single INSERT, UPDATE, DELETE, MERGE or SELECT. `setsReads`: a single one that calls set_config() for one of the settings of reads.
    */
   | {
       readonly type: 'plain';
       readonly certain: boolean;
       readonly copyIn: boolean;
       readonly locks: boolean;
+      readonly query: boolean;
       readonly setsReads?: boolean;
     }
   /** Statements that concern this session or server only. */
@@ -33,8 +34,8 @@ const AMBIGUOUS = unsupported(
   'Set standard_conforming_strings to on, and use UTF8 or a single-byte client_encoding.',
 );
 const READING: Judgement = { type: 'read' };
-const PLAIN_MAYBE: Plain = { type: 'plain', certain: false, copyIn: false, locks: false };
-const PLAIN_WRITE: Plain = { type: 'plain', certain: true, copyIn: false, locks: false };
+const PLAIN_MAYBE: Plain = { type: 'plain', certain: false, copyIn: false, locks: false, query: true };
+const PLAIN_WRITE: Plain = { type: 'plain', certain: true, copyIn: false, locks: false, query: true };
 const LOCKING_MAYBE: Plain = { ...PLAIN_MAYBE, locks: true };
 const LOCKING_WRITE: Plain = { ...PLAIN_WRITE, locks: true };
 
@@ -74,13 +75,21 @@ function summarise(statements: readonly Statement[], text: string): Judgement {
       certain: statements.some(({ kind }) => kind.type === 'write' && kind.certain),
       copyIn: statements.some(({ kind }) => kind.type === 'write' && kind.copyIn),
       locks: statements.some(({ locks }) => locks),
+      query: false,
     };
   }
   const [statement] = statements;
-  const { kind, locks } = statement;
+  const { kind, locks, query } = statement;
   if (kind.type === 'read') return READING;
   if (kind.type === 'write' && !locksTables(kind))
-    return { type: 'plain', certain: kind.certain, copyIn: kind.copyIn, locks, setsReads: namesReadSetting(text) };
+    return {
+      type: 'plain',
+      certain: kind.certain,
+      copyIn: kind.copyIn,
+      locks,
+      query,
+      setsReads: namesReadSetting(text),
+    };
   if (kind.type === 'local') return { type: 'local', statement };
   return { type: 'single', statement, text };
 }
@@ -131,37 +140,44 @@ function isCertain(bytes: Buffer, start: number, end: number): boolean {
   return FIRST_WORD.test(bytes.toString('latin1', start, Math.min(end, start + 64)));
 }
 
+interface ParsedText {
+  readonly kind: StatementKind;
+  /** Of a statement that is more than a query. */
+  readonly text: string | undefined;
+  readonly locks: boolean;
+  /** See Judgement. */
+  readonly query: boolean;
+  readonly setsReads?: boolean | undefined;
+}
+
 /** Judges the text of a Parse: one statement. */
-export function judgeParse(
-  context: Context,
-  bytes: Buffer,
-  start: number,
-  end: number,
-): { kind: StatementKind; text: string | undefined; locks: boolean; setsReads?: boolean | undefined } {
+export function judgeParse(context: Context, bytes: Buffer, start: number, end: number): ParsedText {
   const judgement = judge(context, bytes, start, end);
   switch (judgement.type) {
     case 'read':
-      return { kind: READ, text: undefined, locks: false };
+      return { kind: READ, text: undefined, locks: false, query: true };
     case 'plain':
       return {
         kind: judgement.copyIn ? { type: 'write', certain: true, copyIn: true } : judgement.certain ? WRITE : MAYBE,
         text: undefined,
         locks: judgement.locks,
+        query: judgement.query,
         setsReads: judgement.setsReads,
       };
     case 'local':
-      return { kind: judgement.statement.kind, text: undefined, locks: judgement.statement.locks };
+      return { ...about(judgement.statement), text: undefined };
     case 'single':
       return {
-        kind: judgement.statement.kind,
+        ...about(judgement.statement),
         text: judgement.text.slice(judgement.statement.start, judgement.statement.end),
-        locks: judgement.statement.locks,
       };
     case 'refused':
-      return { kind: unsupported(judgement.reason, judgement.hint), text: undefined, locks: false };
+      return { kind: unsupported(judgement.reason, judgement.hint), text: undefined, locks: false, query: false };
     // PostgreSQL refuses both, with an error of its own.
     case 'several':
     case 'syntax-error':
-      return { kind: MAYBE, text: undefined, locks: true };
+      return { kind: MAYBE, text: undefined, locks: true, query: false };
   }
 }
+
+const about = ({ kind, locks }: Statement) => ({ kind, locks, query: false });

@@ -26,9 +26,14 @@ interface ListenerLimits {
   readonly startupTimeout: number;
   /** Bytes of a passed read that are kept for a second try as a write. */
   readonly retryBytes: number;
+  /** How often a statement that is the whole of an implicit transaction is run again after a conflict. */
+  readonly statementRetries: number;
 }
 
-const DEFAULT_LIMITS: ListenerLimits = { maxConnections: 1000, startupTimeout: 60_000, retryBytes: 64 * 1024 };
+const DEFAULT_LIMITS: ListenerLimits = {
+  ...{ maxConnections: 1000, startupTimeout: 60_000 },
+  ...{ retryBytes: 64 * 1024, statementRetries: 0 },
+};
 
 export interface ListenerOptions {
   readonly listen: ListenOptions;
@@ -133,8 +138,7 @@ class ClientListener implements Listener {
     if (packet.type === 'cancel') {
       const session = this.#keys.get(keyOf(packet.pid, packet.key));
       // Past PREPARE TRANSACTION only the coordinator decides; PostgreSQL, too, ignores a cancel that comes too late.
-      const isOver = session?.engine.committing === true || session?.engine.cancel() === true;
-      if (!isOver) await cancelOnServer(this.#options.server, packet.pid, packet.key);
+      if (session?.engine.cancel() !== true) await cancelOnServer(this.#options.server, packet.pid, packet.key);
       socket.destroy();
       return;
     }
@@ -192,6 +196,7 @@ class ClientListener implements Listener {
       classifier: this.#classifier(database),
       hooks: { log, count: metrics?.count ?? ((): void => undefined), traffic: this.traffic },
       retryBytes: this.#limits.retryBytes,
+      statementRetries: this.#limits.statementRetries,
       cancel: (needed) => this.#cancelRepeatedly(session, backend, needed),
       onKey: (pid, key) => {
         backend = { pid, key };

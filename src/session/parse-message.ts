@@ -1,6 +1,7 @@
 import type { Context } from './context.ts';
 import { judgeParse } from './judge.ts';
 import { parseMessage } from './injected.ts';
+import { isRepeatable } from './repeatable.ts';
 import { asks } from './questions.ts';
 import { UNKNOWN, type Prepared } from './statements.ts';
 import { readParse } from '../wire/frontend-fields.ts';
@@ -20,13 +21,14 @@ export function announceParse(
   const fields = readParse(bytes, start, end);
   if (fields === undefined) return { prepared: UNKNOWN, replacement: undefined };
   const { name, nameEnd, textStart, textEnd } = fields;
-  const { kind, text, locks, setsReads } = judgeParse(context, bytes, textStart, textEnd);
+  const { kind, text, locks, query, setsReads } = judgeParse(context, bytes, textStart, textEnd);
   const prepared: Prepared = {
     ...{ name, kind, text: kind.type === 'ddl' ? text : undefined },
     locks,
     asks: asks(bytes, textStart, textEnd),
     setsReads: setsReads === true || changesReads(kind),
     ...(kind.type === 'lock' && { parameterTypes: Buffer.from(bytes.subarray(textEnd + 1, end)) }),
+    repeatable: query && setsReads !== true && isRepeatable(context, bytes, textStart, textEnd),
   };
   context.statements.announce(prepared);
   const instead = replacementText(context, prepared, text);

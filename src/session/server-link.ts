@@ -10,6 +10,7 @@ import { Backend } from '../wire/codes.ts';
 import type { TransactionStatus } from '../wire/codes.ts';
 import { ServerStream } from '../wire/server-stream.ts';
 import type { ServerSink } from '../wire/server-stream.ts';
+import type { ClientOutbox } from './client-outbox.ts';
 import { Outbox } from './outbox.ts';
 import { ClientSegment, InjectedSegment, PassSegment } from './segments.ts';
 import type { Segment } from './segments.ts';
@@ -31,7 +32,7 @@ export interface LinkEvents {
  * goes on to the client.
  */
 export class ServerLink implements ServerSink {
-  readonly toClient: Outbox;
+  readonly toClient: ClientOutbox;
   readonly toServer = new Outbox();
   readonly queue: Segment[] = [];
   status: TransactionStatus = 'I';
@@ -54,7 +55,7 @@ export class ServerLink implements ServerSink {
   readonly #statements: Statements;
   #reportedReadOnly: boolean | undefined;
 
-  constructor(toClient: Outbox, statements: Statements, readOnly: boolean, events: LinkEvents) {
+  constructor(toClient: ClientOutbox, statements: Statements, readOnly: boolean, events: LinkEvents) {
     this.toClient = toClient;
     this.#statements = statements;
     this.clientReadOnly = readOnly;

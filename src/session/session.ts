@@ -143,6 +143,7 @@ export class Session {
   #onClientGone(): void {
     if (this.#clientGone || this.#closed) return;
     this.#clientGone = true;
+    this.engine.clientClosed();
     if (this.#clientFull) this.#server.resume();
     this.#endWhenPossible();
   }

@@ -16,11 +16,13 @@ export interface Prepared {
   readonly setsReads: boolean;
   /** Of a statement that locks: the types of its parameters, as in its Parse. */
   readonly parameterTypes?: Buffer;
+  /** As the whole of an implicit transaction it may be run again; see repeatable.ts. */
+  readonly repeatable: boolean;
 }
 
 export const UNKNOWN: Prepared = {
   ...{ name: '', kind: MAYBE, text: undefined },
-  ...{ locks: true, asks: false, setsReads: false },
+  ...{ locks: true, asks: false, setsReads: false, repeatable: false },
 };
 
 /**

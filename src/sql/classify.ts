@@ -12,6 +12,8 @@ export interface Statement {
   readonly kind: StatementKind;
   /** May lock rows or tables, other than by changing them, as far as its text tells. */
   readonly locks: boolean;
+  /** INSERT, UPDATE, DELETE, MERGE, SELECT: what it does in the database is undone with its transaction. */
+  readonly query: boolean;
   /** Offsets into the text, in UTF-16 units. */
   readonly start: number;
   readonly end: number;
@@ -25,6 +27,8 @@ const SELECT_INTO = unsupported(
   'a table cannot be created from a query yet',
   'Create the table with its columns first, then use INSERT … SELECT.',
 );
+
+const QUERIES = new Set(['SelectStmt', 'InsertStmt', 'UpdateStmt', 'DeleteStmt', 'MergeStmt']);
 
 type Rule = StatementKind | ((node: Node) => StatementKind);
 
@@ -75,6 +79,7 @@ export function classify(sql: string, hidden?: HiddenLocks): Statement[] | undef
   return parse(sql)?.map((statement) => ({
     kind: classifyStatement(statement, sql, hidden),
     locks: takesLocks(statement),
+    query: QUERIES.has(statement.name),
     start: statement.start,
     end: statement.end,
   }));

@@ -371,6 +371,7 @@ export class Proxy {
         maxConnections: session.maxConnections,
         startupTimeout: session.startupTimeout,
         retryBytes: session.retryBuffer,
+        statementRetries: session.statementRetries,
       },
       keepalive,
       log,

@@ -18,6 +18,8 @@ import { announceDdl, endDdl } from './ddl.ts';
 import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { failTransaction, poison } from './fail.ts';
 import { attendReads } from './reads.ts';
+import { KeptBatch } from './kept-batch.ts';
+import { repeated } from './repeated.ts';
 import { ALREADY_IN_TRANSACTION, IN_TRANSACTION, NO_TRANSACTION, onlyInBlock } from './script.ts';
 
 /**
@@ -29,15 +31,17 @@ import { ALREADY_IN_TRANSACTION, IN_TRANSACTION, NO_TRANSACTION, onlyInBlock } f
 export class Batch {
   readonly #context: Context;
   readonly #repetition: Repetition | undefined;
+  readonly #kept: KeptBatch | undefined;
   #block: 'none' | 'implicit' | 'explicit';
   readonly #sender: BatchSender;
   #over = false;
 
-  /** `open`: messages of this batch that were passed on before it needed attention. */
-  constructor(context: Context, open: Segment | undefined, repetition?: Repetition) {
+  /** `open`: messages of this batch that were passed on before it needed attention. `kept`: what is told of each. */
+  constructor(context: Context, open: Segment | undefined, repetition?: Repetition, kept?: KeptBatch) {
     this.#context = context;
     this.#sender = new BatchSender(context, open, repetition?.skip);
     this.#repetition = repetition;
+    this.#kept = kept;
     this.#block = context.link.status === 'I' ? 'none' : 'explicit';
   }
 
@@ -59,6 +63,7 @@ export class Batch {
 
   *#message(type: number, bytes: Buffer, start: number, end: number): Procedure {
     this.#sender.look();
+    this.#kept?.take(type, bytes, start, end);
     switch (type) {
       case Frontend.sync:
         return yield* this.#sync();
@@ -457,4 +462,13 @@ export class Batch {
     this.#sender.begin = undefined;
     if (this.#context.link.status === 'I') this.#block = 'none';
   }
+}
+
+/** A batch outside a block, again where it loses a conflict, if it can be run again. */
+export function repeatableBatch(context: Context): Procedure {
+  const kept = new KeptBatch(context);
+  return repeated(context, (again) => {
+    if (again) kept.again();
+    return new Batch(context, undefined, undefined, kept).run(false);
+  });
 }

@@ -145,17 +145,23 @@ function* giveUp(context: Context, style: Style, error: CommitError): Procedure<
 }
 
 export function* rollBack(context: Context, style: Style): Procedure {
+  // It was interrupted while it ran, and the client's answer says so.
+  if (context.aborted?.told === true) noteVictim(context);
   yield* uncancelled(context);
   yield* settled(context);
   if (context.link.status !== 'I' && !context.serverLost) yield* answered(context.injectFixed(style, 'ROLLBACK'));
   context.forgetTransaction();
 }
 
-/** The error of a lost conflict, for the client; undefined where none was lost. */
-export function takeAbort(context: Context): Buffer | undefined {
-  const error = context.aborted?.error;
+function noteVictim(context: Context): void {
   context.aborted = undefined;
   context.noteLoss();
   context.hooks.count('victim');
+}
+
+/** The error of a lost conflict, for the client; undefined where none was lost. */
+export function takeAbort(context: Context): Buffer | undefined {
+  const error = context.aborted?.error;
+  noteVictim(context);
   return error === undefined ? undefined : errorResponse(error);
 }

@@ -4,6 +4,8 @@ import { formatLsn, logIndex, lsn } from '../../../src/runtime/ids.ts';
 import type { Gid } from '../../../src/runtime/ids.ts';
 import { PgError } from '../../../src/runtime/errors.ts';
 import { Engine } from '../../../src/session/engine.ts';
+import type { SessionEvent } from '../../../src/session/context.ts';
+import type { Turn } from '../../../src/commit/turns.ts';
 import type { CommitOutcome } from '../../../src/session/ports.ts';
 import { errorResponse } from '../../../src/wire/backend-messages.ts';
 import { Classifier } from '../../../src/sql/classifier.ts';
@@ -26,20 +28,32 @@ function messages(bytes: Buffer): Received[] {
   return all;
 }
 
+interface BenchOptions {
+  readonly cut?: (length: number) => number;
+  readonly statementRetries?: number;
+}
+
 /** An engine between a client's bytes and the fake server, with every buffer cut where it is told. */
 class Bench {
   readonly server = new FakeServer();
   readonly engine: Engine;
   readonly begun: string[] = [];
   readonly carried: string[] = [];
+  readonly events: SessionEvent[] = [];
+  /** Of those who lost, it is this session's turn. */
+  turn: Turn | undefined;
+  readonly seniors: (Gid | undefined)[] = [];
+  wake: () => void = () => undefined;
   outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
+  /** Before `outcome`. */
+  readonly outcomes: CommitOutcome[] = [];
   /** For outcomes that take their time. */
   later: Promise<CommitOutcome> | undefined;
   cancels = 0;
   #client: Buffer = Buffer.alloc(0);
   readonly #cut: (length: number) => number;
 
-  constructor(cut: (length: number) => number = (length) => length) {
+  constructor({ cut = (length) => length, statementRetries = 0 }: BenchOptions = {}) {
     this.#cut = cut;
     let sequence = 0;
     this.engine = new Engine({
@@ -58,11 +72,17 @@ class Bench {
         withdraw: () => undefined,
         inDoubt: () => [],
         outcome: () => Promise.resolve('committed'),
-        turn: () => undefined,
-        allocate: () => `gid-${++sequence}` as Gid,
+        turn: (_senior, wake) => {
+          this.wake = wake;
+          return this.turn;
+        },
+        allocate: (_database, senior) => {
+          this.seniors.push(senior);
+          return `gid-${++sequence}` as Gid;
+        },
         begin: (gid) => {
           this.begun.push(gid);
-          return { prepared: () => undefined, outcome: this.later ?? Promise.resolve(this.outcome) };
+          return { prepared: () => undefined, outcome: this.later ?? Promise.resolve(this.outcomes.shift() ?? this.outcome) };
         },
       },
       ddl: { announce: () => ({ message: 'm', token: 't' }) },
@@ -71,7 +91,7 @@ class Bench {
         carry: (gid, since) => this.carried.push(`${gid} ${formatLsn(since)}`),
       },
       classifier: new Classifier(() => NAMES),
-      hooks: { log: pino({ level: 'silent' }), count: () => undefined, traffic: { fromClients: 0, fromServer: 0 } },
+      hooks: { log: pino({ level: 'silent' }), count: (event) => this.events.push(event), traffic: { fromClients: 0, fromServer: 0 } },
       cancel: () => {
         this.cancels++;
         return { done: true };
@@ -83,6 +103,7 @@ class Bench {
         this.#exchange();
       },
       retryBytes: 65536,
+      statementRetries,
     });
     this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
     this.#exchange();
@@ -95,7 +116,7 @@ class Bench {
       this.engine.fromClient(part);
       this.#exchange();
     });
-    for (let i = 0; i < 5; i++) await Promise.resolve();
+    for (let i = 0; i < 25; i++) await Promise.resolve();
     this.#exchange();
     const answer = lines(messages(this.#client));
     this.#client = Buffer.alloc(0);
@@ -203,7 +224,7 @@ describe('a session, with its bytes cut at every place', () => {
   it.each(Object.entries(SCENARIOS))('%s', async (_name, { say, told, ran, prepared }) => {
     const length = Buffer.concat(say).length;
     for (let at = 0; at <= length; at++) {
-      const bench = new Bench((total) => Math.min(at, total));
+      const bench = new Bench({ cut: (total) => Math.min(at, total) });
       expect(await bench.say(...say), `cut at ${at}`).toEqual(told);
       const executed = shorten(bench.server.executed).filter((sql) => ran.includes(sql));
       expect(executed, `cut at ${at}`).toEqual(ran);

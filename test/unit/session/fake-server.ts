@@ -1,6 +1,7 @@
 import {
   commandComplete,
   errorResponse,
+  noticeResponse,
   parameterStatus,
   readyForQuery,
   textRow,
@@ -22,6 +23,8 @@ const READ_SETTINGS = Buffer.from('D\0\0\0\x13\0\x02\0\0\0\x05local\0\0\0\0', 'l
 export class FakeServer {
   /** Texts in the order of execution. */
   readonly executed: string[] = [];
+  /** SQLSTATEs with which the next INSERTs fail. */
+  readonly failures: string[] = [];
   status: TransactionStatus = 'I';
   #wrote = false;
   #readOnly = true;
@@ -62,12 +65,17 @@ export class FakeServer {
     if (this.#skipping) return [];
     switch (type) {
       case Frontend.parse:
+        if (strings[0] !== '' && this.#statements.has(strings[0])) {
+          this.#skipping = true;
+          return this.#fail('42P05', 'prepared statement already exists');
+        }
         this.#statements.set(strings[0], strings[1]);
         return [empty('1')];
       case Frontend.bind:
         this.#portals.set(strings[0], this.#statements.get(strings[1]) ?? 'fail');
         return [empty('2')];
       case Frontend.close:
+        if (strings[0].startsWith('S')) this.#statements.delete(strings[0].slice(1));
         return [empty('3')];
       case Frontend.describe:
         return [empty('n')];
@@ -121,8 +129,9 @@ export class FakeServer {
         return this.#end('PREPARE TRANSACTION');
       case 'INSERT':
         if (this.#readOnly) return this.#fail('25006', 'read-only');
+        if (this.failures.length > 0) return [...this.#extras(sql), ...this.#fail(this.failures.shift()!, 'lost')];
         this.#wrote = true;
-        return [commandComplete('INSERT 0 1')];
+        return [...this.#extras(sql), commandComplete('INSERT 0 1')];
       case 'COPY':
         this.#wrote = true;
         this.#copying = true;
@@ -134,6 +143,16 @@ export class FakeServer {
       default:
         return this.#fail('42601', 'syntax error');
     }
+  }
+
+  /** What comes before the end of an answer, as the statement asks for it. */
+  #extras(sql: string): Buffer[] {
+    const out: Buffer[] = [];
+    if (sql.includes('NOTICE')) out.push(noticeResponse(new PgError('00000', 'heed', { severity: 'NOTICE' })));
+    if (sql.includes('REPORT')) out.push(parameterStatus('TimeZone', 'UTC'));
+    const row = /RETURNING (\d+)/.exec(sql)?.[1];
+    if (row !== undefined) out.push(textRow('c', 'x'.repeat(Number(row))).row);
+    return out;
   }
 
   #select(sql: string): Buffer[] {
