@@ -1,142 +1,12 @@
-import pino from 'pino';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { formatLsn, logIndex, lsn } from '../../../src/runtime/ids.ts';
-import type { Gid } from '../../../src/runtime/ids.ts';
 import { PgError } from '../../../src/runtime/errors.ts';
-import { Engine } from '../../../src/session/engine.ts';
-import type { SessionEvent } from '../../../src/session/context.ts';
-import type { Turn } from '../../../src/commit/turns.ts';
 import type { CommitOutcome } from '../../../src/session/ports.ts';
 import { errorResponse } from '../../../src/wire/backend-messages.ts';
-import { Classifier } from '../../../src/sql/classifier.ts';
 import { loadParser } from '../../../src/sql/parser.ts';
-import { describe as lines, send } from '../../postgres/session-raw.ts';
-import type { Received } from '../../postgres/session-raw.ts';
-import { FakeServer } from './fake-server.ts';
+import { send } from '../../postgres/session-raw.ts';
+import { Bench, shorten } from './bench.ts';
 
 beforeAll(loadParser);
-
-const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>(), hidesLocks: false };
-
-function messages(bytes: Buffer): Received[] {
-  const all: Received[] = [];
-  for (let at = 0; at < bytes.length;) {
-    const end = at + 1 + bytes.readUInt32BE(at + 1);
-    all.push({ type: String.fromCharCode(bytes[at]), body: bytes.subarray(at + 5, end) });
-    at = end;
-  }
-  return all;
-}
-
-interface BenchOptions {
-  readonly cut?: (length: number) => number;
-  readonly statementRetries?: number;
-}
-
-/** An engine between a client's bytes and the fake server, with every buffer cut where it is told. */
-class Bench {
-  readonly server = new FakeServer();
-  readonly engine: Engine;
-  readonly begun: string[] = [];
-  readonly carried: string[] = [];
-  readonly events: SessionEvent[] = [];
-  /** Of those who lost, it is this session's turn. */
-  turn: Turn | undefined;
-  readonly seniors: (Gid | undefined)[] = [];
-  wake: () => void = () => undefined;
-  outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
-  /** Before `outcome`. */
-  readonly outcomes: CommitOutcome[] = [];
-  /** For outcomes that take their time. */
-  later: Promise<CommitOutcome> | undefined;
-  cancels = 0;
-  #client: Buffer = Buffer.alloc(0);
-  readonly #cut: (length: number) => number;
-
-  constructor({ cut = (length) => length, statementRetries = 0 }: BenchOptions = {}) {
-    this.#cut = cut;
-    let sequence = 0;
-    this.engine = new Engine({
-      database: 'app',
-      readOnly: false,
-      commits: {
-        reads: {
-          level: 'local',
-          wait: () => ({ result: 'ready', cancel: () => undefined }),
-          token: () => 'test:1',
-          parseToken: () => undefined,
-        },
-        refusal: () => undefined,
-        readRefusal: () => undefined,
-        reveal: () => undefined,
-        withdraw: () => undefined,
-        inDoubt: () => [],
-        outcome: () => Promise.resolve('committed'),
-        turn: (_senior, wake) => {
-          this.wake = wake;
-          return this.turn;
-        },
-        allocate: (_database, senior) => {
-          this.seniors.push(senior);
-          return `gid-${++sequence}` as Gid;
-        },
-        begin: (gid) => {
-          this.begun.push(gid);
-          return { prepared: () => undefined, outcome: this.later ?? Promise.resolve(this.outcomes.shift() ?? this.outcome) };
-        },
-      },
-      ddl: { announce: () => ({ message: 'm', token: 't' }) },
-      locks: {
-        position: () => lsn(0x10n),
-        carry: (gid, since) => this.carried.push(`${gid} ${formatLsn(since)}`),
-      },
-      classifier: new Classifier(() => NAMES),
-      hooks: { log: pino({ level: 'silent' }), count: (event) => this.events.push(event), traffic: { fromClients: 0, fromServer: 0 } },
-      cancel: () => {
-        this.cancels++;
-        return { done: true };
-      },
-      onKey: () => undefined,
-      onLost: () => undefined,
-      run: (step) => {
-        step();
-        this.#exchange();
-      },
-      retryBytes: 65536,
-      statementRetries,
-    });
-    this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
-    this.#exchange();
-    this.#client = Buffer.alloc(0);
-  }
-
-  /** The transcript of what the client is told. */
-  async say(...parts: Buffer[]): Promise<string[]> {
-    this.#feed(Buffer.concat(parts), (part) => {
-      this.engine.fromClient(part);
-      this.#exchange();
-    });
-    for (let i = 0; i < 25; i++) await Promise.resolve();
-    this.#exchange();
-    const answer = lines(messages(this.#client));
-    this.#client = Buffer.alloc(0);
-    return answer;
-  }
-
-  #exchange(): void {
-    for (;;) {
-      this.#client = Buffer.concat([this.#client, ...this.engine.toClient.take()]);
-      const bytes = Buffer.concat(this.engine.toServer.take());
-      if (bytes.length === 0) return;
-      this.#feed(this.server.receive(bytes), (part) => this.engine.fromServer(part));
-    }
-  }
-
-  #feed(bytes: Buffer, take: (part: Buffer) => void): void {
-    const at = this.#cut(bytes.length);
-    for (const part of [bytes.subarray(0, at), bytes.subarray(at)]) if (part.length > 0) take(part);
-  }
-}
 
 const ROW = expect.stringMatching(/^T/) as string;
 
@@ -214,11 +84,6 @@ const SCENARIOS: Record<string, { say: Buffer[]; told: string[]; ran: string[]; 
     prepared: 1,
   },
 };
-
-/** The session's own statements under short names. */
-function shorten(executed: readonly string[]): string[] {
-  return executed.map((sql) => (sql.includes('if_assigned') ? 'probe' : sql.startsWith('PREPARE') ? 'PREPARE' : sql));
-}
 
 describe('a session, with its bytes cut at every place', () => {
   it.each(Object.entries(SCENARIOS))('%s', async (_name, { say, told, ran, prepared }) => {

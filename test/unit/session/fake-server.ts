@@ -25,6 +25,9 @@ export class FakeServer {
   readonly executed: string[] = [];
   /** SQLSTATEs with which the next INSERTs fail. */
   readonly failures: string[] = [];
+  /** So many of the next INSERTs wait until they are interrupted. */
+  waits = 0;
+  #waiting: 'simple' | 'extended' | undefined;
   status: TransactionStatus = 'I';
   #wrote = false;
   #readOnly = true;
@@ -43,11 +46,22 @@ export class FakeServer {
   receive(bytes: Buffer): Buffer {
     this.#stream.push(bytes);
     const out: Buffer[] = [];
-    while (this.#stream.next()) {
+    while (this.#waiting === undefined && this.#stream.next()) {
       const { type, start, end } = this.#stream;
       out.push(...this.#message(type, this.#stream.bytes.subarray(start + 5, end)));
     }
     return Buffer.concat(out);
+  }
+
+  /** A cancel request has arrived. */
+  interrupt(): Buffer {
+    const how = this.#waiting;
+    this.#waiting = undefined;
+    if (how === undefined) return Buffer.alloc(0);
+    const out = this.#fail('57014', 'canceling statement due to user request');
+    if (how === 'simple') out.push(readyForQuery(this.status));
+    else this.#skipping = true;
+    return Buffer.concat([...out, this.receive(Buffer.alloc(0))]);
   }
 
   #message(type: number, body: Buffer): Buffer[] {
@@ -96,7 +110,8 @@ export class FakeServer {
       out.push(...answer);
       if (answer.at(-1)?.[0] === 0x45) break;
     }
-    if (!this.#copying) out.push(readyForQuery(this.status));
+    if (this.#waiting !== undefined) this.#waiting = 'simple';
+    else if (!this.#copying) out.push(readyForQuery(this.status));
     return out;
   }
 
@@ -129,6 +144,11 @@ export class FakeServer {
         return this.#end('PREPARE TRANSACTION');
       case 'INSERT':
         if (this.#readOnly) return this.#fail('25006', 'read-only');
+        if (this.waits > 0) {
+          this.waits--;
+          this.#waiting = 'extended';
+          return this.#extras(sql);
+        }
         if (this.failures.length > 0) return [...this.#extras(sql), ...this.#fail(this.failures.shift()!, 'lost')];
         this.#wrote = true;
         return [...this.#extras(sql), commandComplete('INSERT 0 1')];
