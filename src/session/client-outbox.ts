@@ -43,10 +43,14 @@ export class ClientOutbox extends Outbox {
     this.push(...kept);
   }
 
-  /** SQLSTATE of the error in what is held. */
-  get heldError(): string | undefined {
-    const error = this.#messages().find(([type]) => type === Backend.error);
-    return error === undefined ? undefined : readSqlState(error);
+  /** SQLSTATE of the error in what is held, and whether the server reports a setting that has changed. */
+  get heldAnswer(): { readonly sqlstate: string | undefined; readonly reports: boolean } {
+    const messages = this.#messages();
+    const error = messages.find(([type]) => type === Backend.error);
+    return {
+      sqlstate: error === undefined ? undefined : readSqlState(error),
+      reports: messages.some(([type]) => type === Backend.parameterStatus),
+    };
   }
 
   #messages(): Buffer[] {

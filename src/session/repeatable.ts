@@ -1,7 +1,10 @@
 import type { Context } from './context.ts';
 
-/** Names of functions whose effects outlive a rollback: advisory locks of the session, and what is done over another connection. */
-const OUTLIVES_ROLLBACK = /advisory|dblink/i;
+/**
+ * Names of functions whose effects outlive the rollback of a prepared transaction: advisory locks of the session, settings of the session (PREPARE
+ * TRANSACTION makes them final), and what is done over another connection.
+ */
+const OUTLIVES_ROLLBACK = /advisory|set_config|dblink/i;
 
 /**
  * Whether a text, which is a single query, may be run again after a conflict. What a function hides can't be seen here: it happens once in

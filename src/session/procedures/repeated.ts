@@ -22,7 +22,9 @@ export function* repeated(context: Context, attempt: (again: boolean) => Procedu
   for (let left = context.statementRetries; ; left--) {
     client.hold(context.retryBytes);
     yield* attempt(left < context.statementRetries);
-    if (left === 0 || !MAY_SUCCEED.has(client.heldError ?? '')) break;
+    const { sqlstate = '', reports } = client.heldAnswer;
+    // PREPARE TRANSACTION makes settings of the session final: a second run would start from others than the first.
+    if (left === 0 || !MAY_SUCCEED.has(sqlstate) || reports) break;
     yield* itsTurn(context);
     if (context.cancelled) {
       client.discard();
