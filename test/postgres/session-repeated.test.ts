@@ -128,7 +128,7 @@ describe('a single statement that loses a conflict, with session.statement_retri
   });
 
   it('is run again after a deadlock on its own server', async () => {
-    // The first attempt waits for row 2 when the other waits for row 1 already: it is the one that looks for a deadlock.
+    // The first attempt waits for t when the other waits for u already: it is the one that finds the deadlock. The second lets the other go first.
     await admin.query(`
       CREATE SEQUENCE attempts;
       CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -138,12 +138,19 @@ describe('a single statement that loses a conflict, with session.statement_retri
         END IF;
         RETURN new;
       END $$;
+      CREATE FUNCTION after_you() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        WHILE EXISTS (SELECT FROM pg_locks WHERE NOT granted) LOOP PERFORM pg_sleep(0.01); END LOOP;
+        RETURN NULL;
+      END $$;
+      CREATE TABLE u (a int, b int);
+      INSERT INTO u VALUES (1, 0);
+      CREATE TRIGGER gate BEFORE UPDATE ON u FOR EACH ROW EXECUTE FUNCTION gate();
+      CREATE TRIGGER after_you BEFORE UPDATE ON u FOR EACH STATEMENT EXECUTE FUNCTION after_you();
     `);
     const client = await proxy.connect({ options: '-c deadlock_timeout=10ms' });
     const other = await proxy.postgres.connect();
     await other.query("SET deadlock_timeout = '1min'; BEGIN; UPDATE t SET b = 10 WHERE a = 2");
-    await admin.query('CREATE TABLE u (a int, b int); INSERT INTO u VALUES (1, 0)');
-    await admin.query('CREATE TRIGGER gate BEFORE UPDATE ON u FOR EACH ROW EXECUTE FUNCTION gate()');
     const update = client.query(
       'WITH first AS (UPDATE u SET b = b + 1 RETURNING b) UPDATE t SET b = first.b FROM first',
     );
