@@ -26,16 +26,20 @@ export function* repeated(context: Context, attempt: (again: boolean) => Procedu
     // PREPARE TRANSACTION makes settings of the session final: a second run would start from others than the first.
     if (left === 0 || !MAY_SUCCEED.has(sqlstate) || reports) break;
     yield* itsTurn(context);
-    if (context.cancelled) {
-      client.discard();
-      context.sendError(new PgError('57014', 'canceling statement due to user request'));
-      context.sendReady();
-    }
+    endIfCancelled(context);
     if (!mayGoOn(context)) break;
     client.discard();
     context.hooks.count('repeated');
   }
   client.release();
+}
+
+/** As PostgreSQL would while a statement waits. */
+function endIfCancelled(context: Context): void {
+  if (!context.cancelled) return;
+  context.client.discard();
+  context.sendError(new PgError('57014', 'canceling statement due to user request'));
+  context.sendReady();
 }
 
 /** Until the next attempt may begin, or nobody wants it any more. */
