@@ -34,6 +34,10 @@ const REPEATED: Record<string, { say: Buffer[]; told: string[] }> = {
     told: ['1', '2', 'n', 'C INSERT 0 1', 'Z I'],
   },
   'a batch that prepares under a name': {
+    say: [send.parse(INSERT, 's'), send.bind([], 's'), send.execute(), send.sync()],
+    told: ['1', '2', 'C INSERT 0 1', 'Z I'],
+  },
+  'a batch that prepares under another name than before': {
     say: [send.close('s'), send.parse(INSERT, 's'), send.bind([], 's'), send.execute(), send.sync()],
     told: ['3', '1', '2', 'C INSERT 0 1', 'Z I'],
   },
