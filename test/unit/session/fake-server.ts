@@ -13,6 +13,9 @@ import { PgError } from '../../../src/runtime/errors.ts';
 
 const empty = (type: string): Buffer => Buffer.concat([Buffer.from(type), Buffer.from([0, 0, 0, 4])]);
 
+/** NotificationResponse: process 1, channel c, no payload. */
+const NOTIFICATION = Buffer.from('A\0\0\0\x0b\0\0\0\x01c\0\0', 'latin1');
+
 /** A row: read_level is local, read_after empty. */
 const READ_SETTINGS = Buffer.from('D\0\0\0\x13\0\x02\0\0\0\x05local\0\0\0\0', 'latin1');
 
@@ -170,6 +173,7 @@ export class FakeServer {
     const out: Buffer[] = [];
     if (sql.includes('NOTICE')) out.push(noticeResponse(new PgError('00000', 'heed', { severity: 'NOTICE' })));
     if (sql.includes('REPORT')) out.push(parameterStatus('TimeZone', 'UTC'));
+    if (sql.includes('NOTIFIED')) out.push(NOTIFICATION);
     const row = /RETURNING (\d+)/.exec(sql)?.[1];
     if (row !== undefined) out.push(textRow('c', 'x'.repeat(Number(row))).row);
     return out;

@@ -109,6 +109,13 @@ describe('a statement that is the whole of a transaction and loses a conflict', 
     expect(runs(bench)).toBe(1);
   });
 
+  it('hears of notifications that came during an attempt', async () => {
+    const bench = losing(1);
+    const heard = await bench.say(send.query('INSERT 1 NOTIFIED NOTICE'));
+    const lines = heard.map(([type]) => type);
+    expect(lines).toEqual(['A', 'N', 'A', 'C', 'Z']);
+  });
+
   it('is never run again when its outcome is unknown', async () => {
     const bench = losing(0);
     bench.outcomes.push({ type: 'unknown', error: new PgError('08007', 'unknown') });
