@@ -145,23 +145,27 @@ function* giveUp(context: Context, style: Style, error: CommitError): Procedure<
 }
 
 export function* rollBack(context: Context, style: Style): Procedure {
-  // It was interrupted while it ran, and the client's answer says so.
-  if (context.aborted?.told === true) noteVictim(context);
+  const lost = context.aborted?.told === true;
+  if (lost) {
+    context.noteLoss();
+    context.hooks.count('victim');
+  }
   yield* uncancelled(context);
   yield* settled(context);
-  if (context.link.status !== 'I' && !context.serverLost) yield* answered(context.injectFixed(style, 'ROLLBACK'));
+  while (context.link.status !== 'I' && !context.serverLost) {
+    yield* answered(context.injectFixed(style, 'ROLLBACK'));
+    // Who is in another's way may be told so at any time: a cancel request can hit even this.
+    yield* uncancelled(context);
+  }
+  // Not before: until it is rolled back it is in the way, and would be aborted once more.
+  if (lost) context.aborted = undefined;
   context.forgetTransaction();
 }
 
-function noteVictim(context: Context): void {
-  context.aborted = undefined;
-  context.noteLoss();
-  context.hooks.count('victim');
-}
-
-/** The error of a lost conflict, for the client; undefined where none was lost. */
+/** The error of a lost conflict, for the client, before the transaction is rolled back; undefined where none was lost. */
 export function takeAbort(context: Context): Buffer | undefined {
-  const error = context.aborted?.error;
-  noteVictim(context);
-  return error === undefined ? undefined : errorResponse(error);
+  const { aborted } = context;
+  if (aborted === undefined) return undefined;
+  aborted.told = true;
+  return errorResponse(aborted.error);
 }
