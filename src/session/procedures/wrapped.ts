@@ -4,7 +4,7 @@ import type { Context, Procedure } from '../context.ts';
 import type { Style } from '../injected.ts';
 import { InjectedSegment } from '../segments.ts';
 import type { ClientSegment, Skip } from '../segments.ts';
-import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
+import { askWhetherWritten, commitTransaction, rollBack, takeAbort } from './commit.ts';
 
 export interface WrappedMessage {
   /** A Query or a FunctionCall, unchanged. */
@@ -56,7 +56,7 @@ function* concludeImplicit(
   if (asked !== undefined) yield* answered(asked);
   const failed = begin?.failed ?? statement?.failed;
   if (failed !== undefined) {
-    if (begin?.failed !== undefined) context.client.push(begin.failed);
+    if (begin?.failed !== undefined) context.client.push(takeAbort(context) ?? begin.failed);
     yield* rollBack(context, style);
     return;
   }
