@@ -12,8 +12,6 @@ export interface CommitConnection {
 }
 
 export interface CommitterOptions {
-  /** 1: every commit waits for the one before it (`commit.order: strict`). More: entry i goes through lane i mod `lanes`. */
-  readonly lanes: number;
   readonly connection: (database: string, lane: number) => CommitConnection | undefined;
   /** Everything up to this index that was handed over is committed. Called in log order, whatever the order of the commits. */
   readonly committed: (index: LogIndex) => void;
@@ -36,15 +34,14 @@ interface Lane {
  */
 export class Committer {
   readonly #options: CommitterOptions;
-  readonly #order: CommitLanes;
-  readonly #lanes: Lane[];
-  #stopped = false;
+  #order = new CommitLanes(1);
+  #lanes: Lane[] = [];
+  /** Until it is told how many lanes there are. */
+  #stopped = true;
   #idle: (() => void)[] = [];
 
   constructor(options: CommitterOptions) {
     this.#options = options;
-    this.#order = new CommitLanes(options.lanes);
-    this.#lanes = Array.from({ length: options.lanes }, () => ({ queue: [], running: false }));
   }
 
   commit(entry: DecidedCommit): void {
@@ -104,12 +101,15 @@ export class Committer {
     if (this.#isRunning) await new Promise<void>((resolve) => this.#idle.push(resolve));
   }
 
-  /** Takes entries again, from wherever PostgreSQL stands. */
-  reset(): void {
+  /**
+   * Takes entries, from wherever PostgreSQL stands. With one lane every commit waits for the one before it (`commit.order: strict`); with more, entry
+   * i goes through lane i mod `lanes`.
+   */
+  reset(lanes: number): void {
     if (this.#isRunning) throw new Error('the committer is still running');
+    this.#order = new CommitLanes(lanes);
+    this.#lanes = Array.from({ length: lanes }, () => ({ queue: [], running: false }));
     this.#stopped = false;
-    this.#forget();
-    this.#order.reset();
   }
 }
 

@@ -61,16 +61,48 @@ export function furthest(databases: readonly ReadonlyMap<number, LanePositions>[
 }
 
 /**
+ * Creates the origins of several lanes, if they are missing. Whether they can be used: a transaction is decoded by the catalog as it was when the
+ * transaction began, and one that began before its origin was there would come out of the history without its index. So not before all that
+ * is in progress began later, prepared transactions included; which is asked at the next start if it is not so now.
+ */
+export async function prepareLanes(control: ControlClient, oid: string, lanes: number): Promise<boolean> {
+  const marker = (what: string) => `pgmm_lanes_${oid}_${lanes}${what}`;
+  await create(
+    control,
+    Array.from({ length: lanes }, (_, lane) => commitOrigin(oid, lane, lanes)),
+  );
+  // In a later transaction: what began behind this one began behind the others' end.
+  await create(control, [marker('')]);
+  const { rows } = await control.ask<{ isOver: boolean; isOlder: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = $2) AS "isOver",
+       pg_catalog.age(m.xmin) > pg_catalog.age(
+         (pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text::pg_catalog.int8 % 4294967296)
+           ::pg_catalog.text::pg_catalog.xid) AS "isOlder"
+     FROM pg_catalog.pg_replication_origin m WHERE m.roname = $1`,
+    [marker(''), marker('_used')],
+  );
+  const [{ isOver, isOlder }] = rows;
+  if (!isOver && !isOlder) return false;
+  // Ages are not to be trusted for ever.
+  await create(control, [marker('_used')]);
+  return true;
+}
+
+async function create(control: ControlClient, origins: readonly string[]): Promise<void> {
+  await control.ask(
+    `SELECT pg_catalog.pg_replication_origin_create(name) FROM pg_catalog.unnest($1::pg_catalog.text[]) name
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = name)`,
+    [origins],
+  );
+}
+
+/**
  * Notes down durably that everything up to an index is committed, which the origins of several lanes may not prove by themselves: a
  * lane that has had nothing to commit for long stays behind. On the origin of the order "strict", which nobody holds then.
  */
 export async function noteCommitted(control: ControlClient, oid: string, index: LogIndex): Promise<void> {
   const origin = commitOrigin(oid, 0, 1);
-  await control.ask(
-    `SELECT pg_catalog.pg_replication_origin_create($1)
-     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = $1)`,
-    [origin],
-  );
+  await create(control, [origin]);
   // With a transaction id, so that the end of the transaction flushes what was written.
   const advance = `SELECT pg_catalog.set_config('synchronous_commit', 'on', true), pg_catalog.pg_current_xact_id(),
     pg_catalog.pg_replication_origin_advance($1, $2::pg_catalog.pg_lsn)`;

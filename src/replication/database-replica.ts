@@ -13,7 +13,7 @@ import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, type Blocked } from './apply/blockers.ts';
 import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
-import { commitOrigin, noteCommitted, readCommitPositions } from './commit-origins.ts';
+import { commitOrigin, noteCommitted, prepareLanes, readCommitPositions } from './commit-origins.ts';
 import { ControlClient } from './control-client.ts';
 import { Decoder } from './decoder.ts';
 import { HistorySlot, type Retention } from './history/history-slot.ts';
@@ -37,8 +37,8 @@ export interface DatabaseReplicaOptions {
   readonly secret: string;
   readonly stride: number;
   readonly apply: { readonly sessions: number; readonly statementCache: number };
-  /** Connections that commit; see Committer. */
-  readonly lanes: number;
+  /** How many commit at a time in the order "relaxed". */
+  readonly committers: number;
   readonly spool: TransactionSpool;
   /** Where notes about slots are kept. */
   readonly directory: string;
@@ -134,7 +134,6 @@ export class DatabaseReplica {
     const oid = (await this.#control.ask<{ oid: number }>(OWN_OID)).rows[0].oid.toString();
     this.#oid = oid;
     this.#spare = await this.#connect('rollback');
-    await this.#openCommitters(oid);
     await this.#openPool(oid);
     // What these do is not known any more.
     for (const gid of await this.preparedGids()) this.#ddl.add(gid as Gid);
@@ -166,8 +165,14 @@ export class DatabaseReplica {
     return connection;
   }
 
-  async #openCommitters(oid: string): Promise<void> {
-    const { lanes } = this.#options;
+  /** Whether as many committers as there are to be can be used yet; see prepareLanes. They are prepared in any case, for the next start. */
+  lanesAreReady(): Promise<boolean> {
+    return prepareLanes(this.#control, this.#oid, this.#options.committers);
+  }
+
+  /** To be called once, before anything is committed. */
+  async openCommitters(lanes: number): Promise<void> {
+    const oid = this.#oid;
     const committers: OriginCommitConnection[] = [];
     for (let lane = 0; lane < lanes; lane++) {
       const connection = await this.#connect('committer');

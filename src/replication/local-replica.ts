@@ -37,8 +37,10 @@ export interface LocalReplicaOptions {
   readonly databases: readonly string[];
   readonly database: Pick<
     DatabaseReplicaOptions,
-    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'lanes' | 'directory' | 'handedOut' | 'retention' | 'guard'
+    'node' | 'server' | 'secret' | 'stride' | 'apply' | 'committers' | 'directory' | 'handedOut' | 'retention' | 'guard'
   >;
+  /** In which order PostgreSQL commits what was decided. */
+  readonly order: 'strict' | 'relaxed';
   /** The lowest log index from which some node may ask to go on; 0 while that is not known. */
   readonly neededHistory: () => LogIndex;
   readonly spool: TransactionSpool;
@@ -88,6 +90,8 @@ export class LocalReplica {
   /** Everything up to here was seen to be committed in this run; and was noted down where several lanes commit. */
   #lastCommitted = 0 as LogIndex;
   #noted = 0 as LogIndex;
+  /** Committers at work since PostgreSQL was connected to. */
+  #lanes = 1;
   readonly #timers: NodeJS.Timeout[] = [];
   #looking: NodeJS.Timeout | undefined;
   /** Replays that were found waiting, and when to look at them again. */
@@ -98,7 +102,6 @@ export class LocalReplica {
   constructor(options: LocalReplicaOptions) {
     this.#options = options;
     this.#committer = new Committer({
-      lanes: options.database.lanes,
       connection: (database, lane) => this.#databases.get(database)?.committer(lane),
       committed: (index) => this.#onCommitted(index),
       failed: (error) => this.#onCommitFailed(error),
@@ -172,7 +175,21 @@ export class LocalReplica {
       const replica = await DatabaseReplica.open(this.#databaseOptions(name, generation));
       this.#databases.set(name, replica);
     }
+    this.#lanes = await this.#chooseLanes();
+    for (const database of this.#databases.values()) await database.openCommitters(this.#lanes);
     if (generation !== this.#generation || this.#stopped) throw new Error('connection lost while connecting');
+  }
+
+  async #chooseLanes(): Promise<number> {
+    const { order, log, database } = this.#options;
+    const ready = await Promise.all([...this.#databases.values()].map((one) => one.lanesAreReady()));
+    if (order === 'strict') return 1;
+    if (ready.every(Boolean)) return database.committers;
+    log.warn(
+      { committers: database.committers },
+      'transactions in progress began before there were that many committers: this node commits in the order "strict" until it connects to PostgreSQL again',
+    );
+    return 1;
   }
 
   #databaseOptions(name: string, generation: number): DatabaseReplicaOptions {
@@ -359,7 +376,7 @@ export class LocalReplica {
       const progress = new CommitProgress(furthest(positions));
       const committed = await this.#provenCommitted(progress);
       if (generation !== this.#generation) return;
-      this.#committer.reset();
+      this.#committer.reset(this.#lanes);
       this.#options.log.info({ committed, prepared: prepared.size }, 'PostgreSQL looked at');
       this.#options.events.up(committed, progress, prepared);
     } catch (error) {
@@ -380,9 +397,9 @@ export class LocalReplica {
     return committed;
   }
 
-  /** Where several lanes commit: PostgreSQL is sure to say after a restart that everything up to here is committed. */
-  get notedCommitted(): LogIndex {
-    return this.#noted;
+  /** PostgreSQL is sure to say after a restart that everything up to here is committed; one lane says so of everything. */
+  get provenCommitted(): LogIndex {
+    return this.#lanes === 1 ? (Infinity as LogIndex) : this.#noted;
   }
 
   async #noteProgress(): Promise<void> {
@@ -396,7 +413,7 @@ export class LocalReplica {
 
   async #noteCommitted(index: LogIndex): Promise<void> {
     const [database] = this.#databases.values();
-    if (this.#options.database.lanes === 1 || index <= this.#noted) return;
+    if (this.#lanes === 1 || index <= this.#noted) return;
     await database.noteCommitted(index);
     this.#noted = index;
   }

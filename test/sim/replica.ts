@@ -34,7 +34,7 @@ export class Replica {
   readonly #sources = new Set<Gid>();
   readonly #replays = new Map<Gid, Backend>();
   readonly #catchUps = new Map<Gid, CatchUp>();
-  readonly #order: CommitLanes;
+  #order: CommitLanes;
   readonly #lanes: { commits: DecidedCommit[]; committing: boolean }[];
   /** Everything up to here was seen to be committed, and was noted in the server. */
   #lastCommitted = 0 as LogIndex;
@@ -143,7 +143,7 @@ export class Replica {
       this.#wantLook = this.#stopped = false;
       this.#life = life;
       this.#looks += 1;
-      this.#order.reset();
+      this.#order = new CommitLanes(this.#lanes.length);
       for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid);
       const { progress } = result.value;
       if (progress.contiguous > this.#lastCommitted || !progress.has(this.#lastCommitted))

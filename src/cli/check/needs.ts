@@ -12,12 +12,13 @@ export interface Needs {
   readonly connections: number;
 }
 
-/** Connections for control, of each kind one per database: committer, decoder, conflict checks, a spare. */
-const CONTROL_CONNECTIONS = 4;
+/** Connections for control, of each kind one per database: control, decoder, conflict checks, a spare, what transactions have locked. */
+const CONTROL_CONNECTIONS = 5;
 
-export function needs({ nodes, databases, session, apply }: Config): Needs {
+export function needs({ nodes, databases, session, apply, commit }: Config): Needs {
   const sessions = apply.sessions * databases.length;
-  const committers = databases.length;
+  const isStrict = commit.order === 'strict';
+  const committers = databases.length * (isStrict ? 1 : commit.committers);
   // The node's own changes, and one slot kept for every other node to return from; one more while a node copies this one's data.
   const slots = nodes.length * databases.length + 1;
   return {
@@ -25,7 +26,8 @@ export function needs({ nodes, databases, session, apply }: Config): Needs {
     preparedTransactionsAtMost: session.maxConnections * nodes.length,
     walSenders: slots,
     replicationSlots: slots,
-    replicationOrigins: sessions + committers,
+    // Several committers have another one noted down, how far all of them are.
+    replicationOrigins: sessions + committers + (isStrict ? 0 : databases.length),
     connections: session.maxConnections + sessions + committers + CONTROL_CONNECTIONS * databases.length,
   };
 }

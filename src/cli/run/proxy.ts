@@ -213,10 +213,11 @@ export class Proxy {
         apply,
         directory: this.#config.dataDir,
         handedOut: () => this.#node.core.handedOut,
-        lanes: commit.order === 'strict' ? 1 : commit.committers,
+        committers: commit.committers,
         retention: this.#config.retention,
         guard: this.#config.guard === 'on' ? ownClientAddress(this.#config) : undefined,
       },
+      order: commit.order,
       neededHistory: () => this.#neededHistory(),
       admission: this.#createAdmission(),
       spool,
@@ -386,11 +387,8 @@ export class Proxy {
   }
 
   #compact(): void {
-    const { committed, isStrict } = {
-      committed: this.#node.core.committed,
-      isStrict: this.#config.commit.order === 'strict',
-    };
-    this.#compaction.run(isStrict ? committed : (Math.min(committed, this.#replica.notedCommitted) as LogIndex));
+    const committed = Math.min(this.#node.core.committed, this.#replica.provenCommitted) as LogIndex;
+    this.#compaction.run(committed);
   }
 
   async start(): Promise<void> {

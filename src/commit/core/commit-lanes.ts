@@ -43,13 +43,6 @@ export class CommitLanes {
     this.#waiting = [];
   }
 
-  /** Nothing is under way any more. */
-  reset(): void {
-    this.stop();
-    this.#underWay = [];
-    this.#done.clear();
-  }
-
   #deal(): Assigned[] {
     const assigned: Assigned[] = [];
     for (const entry of this.#waiting) {

@@ -66,7 +66,6 @@ function setUp(lanes: number) {
   const reported: number[] = [];
   const failures: Error[] = [];
   const committer = new Committer({
-    lanes,
     connection: (database, lane) => {
       const key = `${database} ${lane}`;
       const known = connections.get(key) ?? new Held();
@@ -76,6 +75,7 @@ function setUp(lanes: number) {
     committed: (index) => reported.push(index),
     failed: (error) => failures.push(error),
   });
+  committer.reset(lanes);
   const batches = (key: string) => connections.get(key)?.batches.map(({ indexes }) => indexes);
   return { committer, connections, reported, failures, batches };
 }
@@ -121,12 +121,12 @@ describe('the committer', () => {
     const stopping = committer.stop().then(() => (stopped = true));
     await turns();
     expect(stopped).toBe(false);
-    expect(() => committer.reset()).toThrow('still running');
+    expect(() => committer.reset(2)).toThrow('still running');
     connections.get('app 0')!.batches[0].done(2);
     connections.get('app 0')!.batches[0].end();
     await stopping;
     expect(reported).toEqual([]);
-    committer.reset();
+    committer.reset(2);
     committer.commit(entry(1));
     await turns();
     connections.get('app 1')!.batches[1].done(1);
