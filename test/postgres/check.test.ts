@@ -137,7 +137,7 @@ describe.each(servers)('pgmm check on $name without settings of its own', ({ bin
         wal_level: 'failed ALTER SYSTEM SET wal_level = logical;  then restart PostgreSQL.',
         max_prepared_transactions: 'failed ALTER SYSTEM SET max_prepared_transactions = 150;  then restart PostgreSQL.',
         max_wal_senders: 'failed ALTER SYSTEM SET max_wal_senders = 4;  then restart PostgreSQL.',
-        max_connections: 'failed ALTER SYSTEM SET max_connections = 66;  then restart PostgreSQL.',
+        max_connections: 'failed ALTER SYSTEM SET max_connections = 67;  then restart PostgreSQL.',
         fsync: 'warning ALTER SYSTEM SET fsync = on;  SELECT pg_reload_conf();',
         synchronous_standby_names: 'warning ALTER SYSTEM RESET synchronous_standby_names;  SELECT pg_reload_conf();',
       });
