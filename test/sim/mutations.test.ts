@@ -5,7 +5,7 @@ import { MUTATIONS } from './mutations.ts';
 
 const SAMPLE: readonly (readonly [name: string, rule: string])[] = [
   ['votes before PREPARE is durable', 'I4'],
-  ['commits what is prepared, in any order', 'I3'],
+  ['commits what is prepared, in any order', 'I7'],
   ['claims what a snapshot hides', 'I7'],
   ['writes before it has what precedes its admission', 'lost update'],
 ];
