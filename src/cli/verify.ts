@@ -50,8 +50,8 @@ export function verifyCommand(print: (line: string) => void = console.log): Comm
     .option('--max-slot-lag <size>', 'how far a replication slot may be behind', size, VERIFY_DEFAULTS.maxSlotLag)
     .option('--rows <n>', 'how many differing rows to show of each table', count, VERIFY_DEFAULTS.rowLimit)
     .option('--json', 'as JSON')
-    .action(async (uris: string[], options: CommandOptions) => {
-      const report = await verify(chooseTargets(uris, options), {
+    .action(async (uris: string[], options: CommandOptions, command: Command) => {
+      const report = await verify(chooseTargets(uris, options, command), {
         ...{ waitMs: options.wait, maxSlotLag: options.maxSlotLag, rowLimit: options.rows },
       });
       if (options.json) print(JSON.stringify(report, null, 2));
@@ -60,12 +60,12 @@ export function verifyCommand(print: (line: string) => void = console.log): Comm
     });
 }
 
-function chooseTargets(uris: readonly string[], { config, dir }: CommandOptions): Targets {
+function chooseTargets(uris: readonly string[], { config, dir }: CommandOptions, command: Command): Targets {
   const ways = [uris.length > 0, config !== undefined, dir !== undefined].filter(Boolean).length;
-  if (ways !== 1) throw new InvalidArgumentError('Give one of --config, --dir, or two or more URIs.');
+  if (ways !== 1) command.error('error: give one of --config, --dir, or two or more URIs');
   if (config !== undefined) return targetsOfConfig(config);
   if (dir !== undefined) return targetsOfPlayground(dir);
-  if (uris.length < 2) throw new InvalidArgumentError('One server has nothing to be compared with.');
+  if (uris.length < 2) command.error('error: one server has nothing to be compared with');
   return targetsOfUris(uris);
 }
 
