@@ -154,6 +154,7 @@ export class ClusterNode implements Commits {
           step: (event) => this.step(event),
           leaseEnd: () => this.core.lockLeaseEnd,
           readIndex: () => this.#outcomes.readIndex(),
+          lockWaits: () => this.#replica.lockWaits(),
         })
       : undefined;
     this.#remote = new RemoteChanges((to, message) => this.#links.send(to, message), options.fetchTimeout);

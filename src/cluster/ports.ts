@@ -22,6 +22,8 @@ export interface Replica {
   recover(): void;
   /** The transaction in progress of this backend must end. */
   overruleBackend(pid: number, error: ErrorReport): void;
+  /** Backends that wait for a lock now, and for whom (0: a prepared transaction). Empty while PostgreSQL can't be asked. */
+  lockWaits(): Promise<ReadonlyMap<number, readonly number[]>>;
   /** An own transaction's changes are not needed any more. */
   release(gid: Gid): void;
   /** A piece of an own transaction's changes. */

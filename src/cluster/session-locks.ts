@@ -2,9 +2,12 @@ import { performance } from 'node:perf_hooks';
 import { PgError } from '../runtime/errors.ts';
 import type { LogIndex } from '../runtime/ids.ts';
 import { LOCKS_LOST } from '../session/advisory/session-locks.ts';
-import type { ClusterLocks, LockSession, LockWait } from '../session/ports.ts';
+import type { AcquireOptions, ClusterLocks, LockSession, LockWait } from '../session/ports.ts';
 import type { LockAnswer, LockEffect, LockRequest } from './core/lock-agent.ts';
 import type { NodeEvent } from './core/types.ts';
+
+/** By process id; 0 stands for a prepared transaction. */
+export type LockWaits = ReadonlyMap<number, readonly number[]>;
 
 export interface AdvisoryLocksOptions {
   /** Takes an event of the node core's. */
@@ -13,16 +16,19 @@ export interface AdvisoryLocksOptions {
   readonly leaseEnd: () => number;
   /** Everything that was decided before the call stands at or before the answer. */
   readonly readIndex: () => Promise<LogIndex>;
+  /** Backends that wait for a lock in this node's PostgreSQL, and for whom. */
+  readonly lockWaits: () => Promise<LockWaits>;
 }
 
 /**
- * Joins the sessions of this node with the core's part for advisory locks (lock-agent.ts): numbers them, times their waits, and asks for the
- * read index that their lease rests on.
+ * Joins the sessions of this node with the core's part for advisory locks (lock-agent.ts): numbers them, times their waits, asks for the
+ * read index that their lease rests on, and looks whether a wait stands in a circle that goes through PostgreSQL.
  */
 export class AdvisoryLocks implements ClusterLocks {
   readonly #options: AdvisoryLocksOptions;
   readonly #sessions = new Map<number, Session>();
   #number = 0;
+  #looking = false;
 
   constructor(options: AdvisoryLocksOptions) {
     this.#options = options;
@@ -33,6 +39,7 @@ export class AdvisoryLocks implements ClusterLocks {
     const session = new Session(number, database, lost, {
       request: (request) => this.#options.step({ type: 'lock-request', request }),
       isSure: () => performance.now() < this.#options.leaseEnd(),
+      overdue: () => void this.#look(),
       closed: () => this.#sessions.delete(number),
     });
     this.#sessions.set(number, session);
@@ -63,23 +70,50 @@ export class AdvisoryLocks implements ClusterLocks {
     const index = await this.#options.readIndex().catch(() => undefined);
     if (index !== undefined) this.#options.step({ type: 'locks-confirmed', sentAt, index });
   }
+
+  /** Who waits in PostgreSQL for sessions that wait for an advisory lock: whether that closes a circle is seen in the log. */
+  async #look(): Promise<void> {
+    if (this.#looking) return;
+    this.#looking = true;
+    try {
+      const waits = await this.#options.lockWaits();
+      const sessions = [...this.#sessions.values()];
+      for (const session of sessions) {
+        if (!session.waits) continue;
+        const blocked = waitersFor(session.backend, waits);
+        const blocks = sessions.filter(({ backend, waits: too }) => !too && blocked.has(backend));
+        const request = {
+          type: 'blocks',
+          session: session.number,
+          blocks: blocks.map(({ number }) => number),
+        } as const;
+        this.#options.step({ type: 'lock-request', request });
+      }
+    } finally {
+      this.#looking = false;
+    }
+  }
 }
 
 interface SessionParts {
   readonly request: (request: LockRequest) => void;
   readonly isSure: () => boolean;
+  /** Its wait has lasted for deadlock_timeout, or that again. */
+  readonly overdue: () => void;
   readonly closed: () => void;
 }
 
 class Session implements LockSession {
-  readonly #number: number;
+  readonly number: number;
+  /** Process id of its server connection, once it has asked for a lock. */
+  backend = 0;
   readonly #database: string;
   readonly #lost: (error: PgError) => void;
   readonly #parts: SessionParts;
   #wait: Wait | undefined;
 
   constructor(number: number, database: string, lost: (error: PgError) => void, parts: SessionParts) {
-    this.#number = number;
+    this.number = number;
     this.#database = database;
     this.#lost = lost;
     this.#parts = parts;
@@ -89,17 +123,24 @@ class Session implements LockSession {
     return this.#parts.isSure();
   }
 
-  acquire(key: string, shared: boolean, options: Parameters<LockSession['acquire']>[2], wake: () => void): LockWait {
-    const session = this.#number;
+  /** For an advisory lock. */
+  get waits(): boolean {
+    return this.#wait !== undefined && this.#wait.result === undefined;
+  }
+
+  acquire(key: string, shared: boolean, options: AcquireOptions, wake: () => void): LockWait {
+    const session = this.number;
+    this.backend = options.backend;
     const wait = new Wait(wake, () => this.#parts.request({ type: 'withdraw', session }));
     this.#wait = wait;
-    wait.limit(options.timeouts);
+    wait.limit(options);
+    if (options.wait) wait.watch(options.deadlockTimeout, this.#parts.overdue);
     this.#parts.request({ type: 'acquire', session, lock: this.#name(key), shared, wait: options.wait });
     return wait;
   }
 
   release(locks: readonly (readonly [key: string, shared: boolean])[], wake: () => void): LockWait {
-    const session = this.#number;
+    const session = this.number;
     this.#wait = new Wait(wake, () => undefined);
     const wait = this.#wait;
     const named = locks.map(([key, shared]) => [this.#name(key), shared] as const);
@@ -121,9 +162,10 @@ class Session implements LockSession {
   }
 
   close(): void {
+    this.#wait?.abandon();
     this.#wait = undefined;
     this.#parts.closed();
-    this.#parts.request({ type: 'close', session: this.#number });
+    this.#parts.request({ type: 'close', session: this.number });
   }
 
   #name(key: string): string {
@@ -131,11 +173,23 @@ class Session implements LockSession {
   }
 }
 
+/** Backends that wait for this one, or for others that do. */
+function waitersFor(backend: number, waits: LockWaits): ReadonlySet<number> {
+  const found = new Set<number>();
+  const next = [backend];
+  for (let pid = next.pop(); pid !== undefined; pid = next.pop()) {
+    for (const [waiter, blockers] of waits) {
+      if (found.has(waiter) || !blockers.includes(pid)) continue;
+      found.add(waiter);
+      next.push(waiter);
+    }
+  }
+  return found;
+}
+
 /** PostgreSQL's words. */
-const TIMEOUTS = [
-  new PgError('55P03', 'canceling statement due to lock timeout'),
-  new PgError('57014', 'canceling statement due to statement timeout'),
-] as const;
+const LOCK_TIMEOUT = new PgError('55P03', 'canceling statement due to lock timeout');
+const STATEMENT_TIMEOUT = new PgError('57014', 'canceling statement due to statement timeout');
 
 /** The longest that a timer takes. */
 const LONGEST = 2 ** 31 - 1;
@@ -145,24 +199,39 @@ class Wait implements LockWait {
   readonly #wake: () => void;
   readonly #withdraw: () => void;
   readonly #timers: NodeJS.Timeout[] = [];
+  #watch: NodeJS.Timeout | undefined;
 
   constructor(wake: () => void, withdraw: () => void) {
     this.#wake = wake;
     this.#withdraw = withdraw;
   }
 
-  limit(timeouts: readonly number[]): void {
-    timeouts.forEach((milliseconds, i) => {
-      if (milliseconds > 0)
-        this.#timers.push(setTimeout(() => this.cancel(TIMEOUTS[i]), Math.min(milliseconds, LONGEST)));
-    });
+  limit({ lockTimeout, statementTimeout }: AcquireOptions): void {
+    this.#after(lockTimeout, LOCK_TIMEOUT);
+    this.#after(statementTimeout, STATEMENT_TIMEOUT);
+  }
+
+  #after(milliseconds: number, error: PgError): void {
+    if (milliseconds === 0) return;
+    this.#timers.push(setTimeout(() => this.cancel(error), Math.min(milliseconds, LONGEST)));
+  }
+
+  /** Calls back again and again until it is over. */
+  watch(milliseconds: number, overdue: () => void): void {
+    this.#watch = setInterval(overdue, Math.min(milliseconds, LONGEST));
   }
 
   end(result: NonNullable<LockWait['result']>): void {
     if (this.result !== undefined) return;
-    for (const timer of this.#timers) clearTimeout(timer);
+    this.abandon();
     this.result = result;
     this.#wake();
+  }
+
+  /** Nobody is interested any more. */
+  abandon(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    clearInterval(this.#watch);
   }
 
   cancel(error: PgError): void {

@@ -16,6 +16,7 @@ const VOTER = 4;
 const LOCK = 5;
 const UNLOCK = 6;
 const FREE_LOCKS = 7;
+const LOCK_WAITS = 8;
 
 export function encodeCommand(command: LogCommand): Uint8Array {
   return packr.pack(toArray(command));
@@ -37,6 +38,8 @@ function toArray(command: LogCommand): unknown[] {
     }
     case 'unlock':
       return [UNLOCK, command.node, command.epoch, command.session, command.request, command.locks ?? null];
+    case 'lock-waits':
+      return [LOCK_WAITS, command.node, command.epoch, command.session, command.request, command.blocks];
     case 'free-locks':
       return [FREE_LOCKS, command.node, command.epoch];
   }
@@ -83,6 +86,10 @@ export function decodeCommand(payload: Uint8Array): LogCommand | undefined {
         [string, boolean][] | null,
       ];
       return { type: 'unlock', node, epoch, session, request, locks: locks ?? undefined };
+    }
+    case LOCK_WAITS: {
+      const [, node, epoch, session, request, blocks] = fields as [number, NodeId, Epoch, number, number, number[]];
+      return { type: 'lock-waits', node, epoch, session, request, blocks };
     }
     case FREE_LOCKS: {
       const [, node, epoch] = fields as [number, NodeId, Epoch];

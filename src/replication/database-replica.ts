@@ -10,7 +10,7 @@ import { literal } from '../runtime/sql-text.ts';
 import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts';
 import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
-import { findBlockers, type Blocked } from './apply/blockers.ts';
+import { findBlockers, readAllWaits, type Blocked } from './apply/blockers.ts';
 import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
 import { commitOrigin, noteCommitted, prepareLanes, readCommitPositions } from './commit-origins.ts';
@@ -417,6 +417,11 @@ export class DatabaseReplica {
       const gid = this.#pool.gidOf(blocked.pid);
       return gid !== undefined && gid === running.get(blocked.pid) ? [{ gid, blocked }] : [];
     });
+  }
+
+  /** Backends of the whole server that wait for a lock, and for whom. */
+  lockWaits(): Promise<ReadonlyMap<number, readonly number[]>> {
+    return readAllWaits(this.#watch);
   }
 
   /** Ends a stranger's backend that stands in the way of a replay. None of this program's own, whatever it holds. */

@@ -272,6 +272,17 @@ export class LocalReplica {
     void work.finally(() => this.#rollbacks.delete(work));
   }
 
+  async lockWaits(): Promise<ReadonlyMap<number, readonly number[]>> {
+    const [database] = this.#databases.values();
+    try {
+      return (await (database as DatabaseReplica | undefined)?.lockWaits()) ?? new Map<number, never>();
+    } catch (error) {
+      // Whoever waits asks again.
+      this.#options.log.warn({ err: error }, 'PostgreSQL could not be asked who waits for a lock');
+      return new Map();
+    }
+  }
+
   overruleBackend(pid: number, error: ErrorReport): void {
     const victim = this.#options.victim(pid);
     if (victim !== undefined) {

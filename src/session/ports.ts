@@ -72,15 +72,22 @@ export interface LockWait {
   cancel(error: PgError): void;
 }
 
+export interface AcquireOptions {
+  /** False: denied where it would have to wait. */
+  readonly wait: boolean;
+  /** Milliseconds, 0 for none. */
+  readonly lockTimeout: number;
+  readonly statementTimeout: number;
+  /** Milliseconds after which PostgreSQL is asked, again and again, who waits there for this session's transaction. */
+  readonly deadlockTimeout: number;
+  /** Process id of the session's server connection. */
+  readonly backend: number;
+}
+
 /** Advisory locks of one session, held in the whole cluster. Keys are written as `5`, or `1,2` for two. One wait at a time. */
 export interface LockSession {
-  /** `timeouts`: milliseconds of lock_timeout and statement_timeout, 0 for none. `wake` is called when `result` is set, which may be at once. */
-  acquire(
-    key: string,
-    shared: boolean,
-    options: { readonly wait: boolean; readonly timeouts: readonly [lock: number, statement: number] },
-    wake: () => void,
-  ): LockWait;
+  /** `wake` is called when `result` is set, which may be at once. */
+  acquire(key: string, shared: boolean, options: AcquireOptions, wake: () => void): LockWait;
   release(locks: readonly (readonly [key: string, shared: boolean])[], wake: () => void): LockWait;
   /** Whether what it holds is surely its own still: to be asked before the session goes on after a pause. */
   readonly isSure: boolean;

@@ -273,9 +273,9 @@ export function keysSql({ calls }: LockStatement): string {
   const keys = calls.flatMap(({ key }) =>
     key.map((sql) => `(${sql})::pg_catalog.${key.length === 1 ? 'int8' : 'int4'}`),
   );
-  const timeouts = ['lock_timeout', 'statement_timeout'].map(
+  const timeouts = ['lock_timeout', 'statement_timeout', 'deadlock_timeout'].map(
     (name) =>
       `pg_catalog.date_part('epoch', pg_catalog.current_setting('${name}')::pg_catalog.interval) OPERATOR(pg_catalog.*) 1000`,
   );
-  return `SELECT ${[...keys, ...timeouts].join(', ')}`;
+  return `SELECT ${[...keys, ...timeouts, 'pg_catalog.pg_backend_pid()'].join(', ')}`;
 }

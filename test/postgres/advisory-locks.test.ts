@@ -255,6 +255,80 @@ describe.each([
       await one.result;
     });
 
+    it('find deadlocks with locks of rows and tables', async () => {
+      const [a, b, c] = [await connect(1), await connect(1), await connect(1)];
+      await a.query('SELECT pg_advisory_lock(73)');
+      for (const [held, wanted] of [
+        ['UPDATE t SET n = n + 1 WHERE id = 1', 'UPDATE t SET n = n + 1 WHERE id = 1'],
+        ['LOCK TABLE t IN SHARE MODE', 'UPDATE t SET n = n + 1 WHERE id = 1'],
+      ]) {
+        await b.query('BEGIN');
+        await b.query(held);
+        const one = begin(a.query(wanted));
+        const two = begin(failure(b.query('SELECT pg_advisory_xact_lock($1)', [73])));
+        const error = (await two.result) as pg.DatabaseError;
+        expect(error).toMatchObject({ code: '40P01', message: 'deadlock detected' });
+        expect(error.detail).toMatch(
+          /^Session \d+ of node 1 waits for ExclusiveLock on advisory lock postgres:73\. Session \d+ of node 1 waits in PostgreSQL for session \d+ of that node\.$/,
+        );
+        // As on one server, the other goes on before the transaction that failed is rolled back.
+        await one.result;
+        await b.query('ROLLBACK');
+      }
+
+      // Through a third one in PostgreSQL, and a fourth that only waits for the lock as well.
+      await c.query('BEGIN');
+      await c.query('LOCK TABLE t IN ROW EXCLUSIVE MODE');
+      await b.query('BEGIN');
+      await b.query('SELECT * FROM t WHERE id = 1 FOR UPDATE');
+      const third = begin(c.query('UPDATE t SET n = n + 1 WHERE id = 1'));
+      const one = begin(a.query('BEGIN; LOCK TABLE t'));
+      const other = await connect(2);
+      const bystander = begin(other.query('SELECT pg_advisory_lock(73)'));
+      await waitFor('a bystander waits', () => waits(2, 73));
+      expect(await failure(b.query('SELECT pg_advisory_xact_lock(73)'))).toMatchObject({ code: '40P01' });
+      await third.result;
+      await b.query('ROLLBACK');
+      await c.query('COMMIT');
+      await one.result;
+      await a.query('ROLLBACK');
+      expect(bystander.done).toBe(false);
+      await a.query('SELECT pg_advisory_unlock_all()');
+      await bystander.result;
+    });
+
+    it('find deadlocks with locks of rows on two nodes', async () => {
+      const [a, b, c, d] = [await connect(1), await connect(1), await connect(2), await connect(2)];
+      await a.query('CREATE TABLE IF NOT EXISTS u (id int PRIMARY KEY)');
+      await a.query('SET synchronous_commit = remote_apply');
+      await a.query('INSERT INTO u VALUES (1), (2) ON CONFLICT DO NOTHING');
+      await a.query('SELECT pg_advisory_lock(74)');
+      await c.query('SELECT pg_advisory_lock(75)');
+      await b.query('BEGIN');
+      await b.query('SELECT * FROM u WHERE id = 1 FOR UPDATE');
+      await d.query('BEGIN');
+      await d.query('SELECT * FROM u WHERE id = 2 FOR UPDATE');
+      // a → b → c → d → a
+      const [holders, waiters] = [
+        [
+          begin(a.query('SELECT * FROM u WHERE id = 1 FOR UPDATE')),
+          begin(c.query('SELECT * FROM u WHERE id = 2 FOR UPDATE')),
+        ],
+        [begin(b.query('SELECT pg_advisory_xact_lock(75)')), begin(d.query('SELECT pg_advisory_xact_lock(74)'))],
+      ];
+      const error = await failure(Promise.all(waiters.map(({ result }) => result)));
+      expect(error).toMatchObject({ code: '40P01' });
+      expect(error.detail?.split('. ')).toHaveLength(4);
+      await Promise.race(holders.map(({ result }) => result));
+      // Of the rest each goes on when the one before it has ended.
+      await Promise.all([
+        ...[a, c].map((one) => one.query('SELECT pg_advisory_unlock_all()')),
+        ...[b, d].map((one) => one.query('ROLLBACK')),
+      ]);
+      const outcomes = await Promise.allSettled(waiters.map(({ result }) => result));
+      expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected']);
+    });
+
     it('are freed when their session ends, however it does', async () => {
       const [a, b] = [await connect(1), await connect(2)];
       await a.query('SELECT pg_advisory_lock(80)');

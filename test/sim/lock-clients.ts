@@ -7,21 +7,31 @@ import { Violation } from './trace.ts';
 
 /** The lock that the end of a run is about; load does not use it. */
 const LAST = 'app:last';
+/** Milliseconds. */
+const DEADLOCK_TIMEOUT = 10;
 
 /** One client that takes advisory locks and lets go of them, one session after the other. */
 class LockClient {
   readonly #node: SimNode;
   readonly #name: string;
   readonly #sessionNumber: () => number;
+  readonly #neighbours: () => readonly LockClient[];
   session = 0;
   /** What it believes to hold: true for shared. */
   readonly held = new Map<string, boolean>();
-  #asked: { readonly lock: string; readonly shared: boolean } | undefined;
+  #asked: { readonly lock: string; readonly shared: boolean; readonly wait: boolean } | undefined;
+  /** It waits in PostgreSQL for a row that this one has changed. */
+  waitsFor: LockClient | undefined;
   /** What it does when its request has been answered. */
   #then: ((answer: LockAnswer['type']) => void) | undefined;
   #life = 0;
 
-  constructor(node: SimNode, number: number, sessionNumber: () => number) {
+  constructor(
+    node: SimNode,
+    number: number,
+    { sessionNumber, neighbours }: { sessionNumber: () => number; neighbours: () => readonly LockClient[] },
+  ) {
+    this.#neighbours = neighbours;
     this.#node = node;
     this.#name = `l${node.id}${number}`;
     this.#sessionNumber = sessionNumber;
@@ -29,6 +39,10 @@ class LockClient {
 
   get busy(): boolean {
     return this.session !== 0;
+  }
+
+  get waits(): boolean {
+    return this.#asked?.wait === true;
   }
 
   think(): void {
@@ -73,7 +87,7 @@ class LockClient {
   }
 
   ask(lock: string, shared: boolean, wait: boolean, then: (answer: LockAnswer['type']) => void): void {
-    this.#asked = { lock, shared };
+    this.#asked = { lock, shared, wait };
     this.#then = then;
     this.#node.world.count(wait ? 'locks asked for' : 'locks tried');
     this.#node.feed({ type: 'lock-request', request: { type: 'acquire', session: this.session, lock, shared, wait } });
@@ -89,12 +103,30 @@ class LockClient {
   #hold(): void {
     const { rng } = this.#node.world;
     this.#after(rng.wait(20), () => {
+      if (rng.chance(0.3) && this.held.size > 0) return this.#change();
       if (rng.chance(0.4) || this.held.size === 0) return this.end();
       const locks = [...this.held].slice(0, 1 + rng.below(this.held.size));
       for (const [lock] of locks) this.held.delete(lock);
       this.#then = () => this.#hold();
       this.#node.feed({ type: 'lock-request', request: { type: 'release', session: this.session, locks } });
     });
+  }
+
+  /** Wants a row of a session that waits for an advisory lock, if there is one: until that one's transaction is over. */
+  #change(): void {
+    const { rng } = this.#node.world;
+    const others = this.#neighbours().filter((one) => one !== this && one.waits);
+    if (others.length === 0) return this.#hold();
+    this.waitsFor = rng.pick(others);
+    this.#node.world.count('locks waited for in PostgreSQL');
+    const [other, { session }] = [this.waitsFor, this.waitsFor];
+    const look = (): void =>
+      this.#after(1, () => {
+        if (other.waits && other.session === session) return look();
+        this.waitsFor = undefined;
+        this.#hold();
+      });
+    look();
   }
 
   answer(answer: LockAnswer): void {
@@ -129,6 +161,7 @@ class LockClient {
   /** It believes nothing any more. */
   gone(): void {
     this.#life++;
+    this.waitsFor = undefined;
     this.session = 0;
     this.held.clear();
     this.#asked = this.#then = undefined;
@@ -167,12 +200,26 @@ export class LockClients {
     this.#node = node;
     this.#clients = Array.from(
       { length: node.world.settings.lockClientsPerNode + 1 },
-      (_, i) => new LockClient(node, i, () => ++this.#sessions),
+      (_, i) =>
+        new LockClient(node, i, { sessionNumber: () => ++this.#sessions, neighbours: () => this.#clients.slice(1) }),
     );
   }
 
   start(): void {
     for (const client of this.#clients.slice(1)) client.think();
+    this.#look();
+  }
+
+  /** What the proxy does when deadlock_timeout is over, for all who wait. */
+  #look(): void {
+    this.#node.world.loop.in(this.#node.process, DEADLOCK_TIMEOUT, () => {
+      for (const client of this.#clients) {
+        if (!client.waits) continue;
+        const blocks = this.#clients.filter(({ waitsFor }) => waitsFor === client).map(({ session }) => session);
+        this.#node.feed({ type: 'lock-request', request: { type: 'blocks', session: client.session, blocks } });
+      }
+      this.#look();
+    });
   }
 
   /** The proxy died. */
@@ -191,14 +238,14 @@ export class LockClients {
     return this.#clients[0];
   }
 
-  /** What clients believe to hold, as long as the proxy acts for them: a paused one looks at its clock before it goes on. */
-  *believed(): Generator<readonly [lock: string, shared: boolean, session: string]> {
-    const { process, core, now, id } = this.#node;
+  /** Calls back for what clients believe to hold, as long as the proxy acts for them: a paused one looks at its clock before it goes on. */
+  believed(each: (lock: string, shared: boolean, session: number) => void): void {
+    if (this.#clients.every(({ held }) => held.size === 0)) return;
+    const { process, core, now } = this.#node;
     if (!process.alive) return;
     const isOver = Number.isFinite(core.lockLeaseEnd) && now >= core.lockLeaseEnd;
     if (isOver) return;
-    for (const { held, session } of this.#clients)
-      for (const [lock, shared] of held) yield [lock, shared, `${session} of node ${id}`];
+    for (const { held, session } of this.#clients) for (const [lock, shared] of held) each(lock, shared, session);
   }
 
   perform(effect: LockEffect): void {
@@ -251,15 +298,18 @@ export class LockClients {
   }
 }
 
-/** No two sessions believe at one time to hold locks that exclude each other. */
+/** No two sessions believe at one time to hold locks that exclude each other. Looked at after every step. */
 export function checkLocks(nodes: readonly SimNode[]): void {
-  const seen = new Map<string, { readonly shared: boolean; readonly who: string }>();
+  const seen = new Map<string, { readonly shared: boolean; readonly session: number; readonly node: number }>();
   for (const node of nodes) {
-    for (const [lock, shared, who] of node.locks.believed()) {
+    node.locks.believed((lock, shared, session) => {
       const other = seen.get(lock);
       if (other !== undefined && !(shared && other.shared))
-        throw new Violation('advisory locks', `sessions ${other.who} and ${who} both hold "${lock}"`);
-      seen.set(lock, { shared, who });
-    }
+        throw new Violation(
+          'advisory locks',
+          `sessions ${other.session} of node ${other.node} and ${session} of node ${node.id} both hold "${lock}"`,
+        );
+      seen.set(lock, { shared, session, node: node.id });
+    });
   }
 }

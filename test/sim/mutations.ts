@@ -368,6 +368,16 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [[LOCKS, 'if (blocker === start || visit(blocker)) return true;', 'if (visit(blocker)) return true;']],
   },
   {
+    name: 'waits in PostgreSQL are not heard of',
+    edits: [[AGENT, 'if (!this.#view.knows(waits)) this.#view.propose(waits);', '']],
+  },
+  {
+    name: 'a wait in PostgreSQL is believed when it is over',
+    because: 'a request that fails for a circle that is none looks like one that fails for a circle',
+    noticedBy: 'test/unit/commit',
+    edits: [[LOCKS, 'if (session.waiter?.request === request) yield session;', 'if (request > 0) yield session;']],
+  },
+  {
     name: 'nobody is woken when a lock is let go of',
     edits: [
       [

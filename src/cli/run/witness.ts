@@ -260,6 +260,7 @@ const NO_POSTGRES: Replica = {
   overruleBackend: impossible,
   release: () => undefined,
   readChanges: () => Promise.reject(new Error('a witness holds no data')),
+  lockWaits: () => Promise.resolve(new Map()),
   readHistory: () => Promise.reject(new Error('a witness holds no data')),
 };
 

@@ -1,4 +1,4 @@
-import type { LockCommand, LockOutcome } from '../../commit/core/advisory-locks.ts';
+import type { LockCommand, LockOutcome, LockWaits } from '../../commit/core/advisory-locks.ts';
 import type { ErrorReport, LogCommand } from '../../commit/core/types.ts';
 import type { Epoch, LogIndex, NodeId } from '../../runtime/ids.ts';
 
@@ -19,7 +19,9 @@ export type LockRequest =
       readonly locks: readonly (readonly [lock: string, shared: boolean])[];
     }
   /** It is gone, and believes to hold nothing. */
-  | { readonly type: 'close'; readonly session: number };
+  | { readonly type: 'close'; readonly session: number }
+  /** It waits; these sessions of this node wait in PostgreSQL for its transaction. */
+  | { readonly type: 'blocks'; readonly session: number; readonly blocks: readonly number[] };
 
 export type LockAnswer =
   /** Only if the clock has not come to `until`: else tell the core (`lock-late`). */
@@ -48,6 +50,8 @@ export interface LockAgentView {
   /** Everything up to here is committed in this node's PostgreSQL. */
   readonly committed: () => LogIndex;
   readonly propose: (command: LogCommand) => void;
+  /** The log has it already. */
+  readonly knows: (waits: LockWaits) => boolean;
   readonly emit: (effect: LockEffect) => void;
 }
 
@@ -127,6 +131,8 @@ export class LockAgent {
         if (session !== undefined) this.#close(session);
         return;
       }
+      case 'blocks':
+        return this.#blocks(request);
     }
   }
 
@@ -180,6 +186,16 @@ export class LockAgent {
     session.outgoing.length = 0;
     session.held.clear();
     this.#send(session, this.#unlock(session, undefined), true);
+  }
+
+  /** Proposed once: whoever looks for deadlocks looks again. A session that holds no lock closes no circle. */
+  #blocks({ session: number, blocks }: Extract<LockRequest, { type: 'blocks' }>): void {
+    const session = this.#sessions.get(number);
+    if (session?.waitsFor === undefined || session.granted !== undefined) return;
+    const { node, epoch, request } = session.waitsFor;
+    const holders = blocks.filter((one) => (this.#sessions.get(one)?.held.size ?? 0) > 0);
+    const waits: LockWaits = { type: 'lock-waits', node, epoch, session: number, request, blocks: holders };
+    if (!this.#view.knows(waits)) this.#view.propose(waits);
   }
 
   #session(number: number): Session {

@@ -170,6 +170,7 @@ export class NodeCore {
         propose: (command) => {
           if (this.#leader !== undefined) this.#propose(this.#leader.node, this.#leader.term, command, []);
         },
+        knows: (waits) => this.#guard.locks.knows(waits),
         emit: (effect) => this.#effects.push(effect),
       },
     );

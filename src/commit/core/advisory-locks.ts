@@ -2,6 +2,7 @@ import type { Epoch, NodeId } from '../../runtime/ids.ts';
 import type { LogCommand } from './types.ts';
 
 export type LockCommand = Extract<LogCommand, { type: 'lock' | 'unlock' }>;
+export type LockWaits = Extract<LogCommand, { type: 'lock-waits' }>;
 
 /** One lock, for operators. */
 export interface LockStatus {
@@ -33,10 +34,12 @@ export interface LockOutcome {
 type SessionRow = readonly [node: NodeId, epoch: Epoch, session: number, last: number, held: readonly HeldRow[]];
 type HeldRow = readonly [lock: string, exclusive: boolean, shared: boolean];
 type WaiterRow = readonly [node: NodeId, epoch: Epoch, session: number, request: number, shared: boolean];
+type BlockedRow = readonly [node: NodeId, epoch: Epoch, session: number, blocker: number, request: number];
 
 export interface AdvisoryLocksSnapshot {
   readonly sessions: readonly SessionRow[];
   readonly queues: readonly (readonly [lock: string, waiters: readonly WaiterRow[]])[];
+  readonly blocked?: readonly BlockedRow[];
 }
 
 interface Held {
@@ -53,6 +56,11 @@ interface Session {
   /** By the lock's name. */
   readonly held: Map<string, Held>;
   waiter: Waiter | undefined;
+  /**
+   * Sessions of the same node whose transactions it waits for in PostgreSQL, and by which requests they wait here themselves: what was said
+   * of a request that is over does not count.
+   */
+  readonly blockers: Map<Session, number>;
 }
 
 interface Waiter {
@@ -60,6 +68,12 @@ interface Waiter {
   readonly request: number;
   readonly lock: string;
   readonly shared: boolean;
+}
+
+/** One session waits for another: for an advisory lock if it has a waiter, else in PostgreSQL. */
+interface Step {
+  readonly session: Session;
+  readonly blocker: Session;
 }
 
 interface Lock {
@@ -77,6 +91,9 @@ const NONE: readonly LockOutcome[] = [];
  *
  * A session is one of an epoch of a node. When the epoch ends its waiters go at once; what it holds stays until FREE-LOCKS, when nobody
  * there can believe any more to hold it, or until an ADMIT of the node, which asks for that only without such sessions.
+ *
+ * A circle of waiting may go through PostgreSQL: a session that holds a lock waits there for a row, say, of one that waits for the lock. Nodes
+ * tell of such waits (LOCK-WAITS) while they last; they are believed until one of the two asks for something else.
  */
 export class AdvisoryLocks {
   readonly #sessions = new Map<string, Session>();
@@ -111,12 +128,46 @@ export class AdvisoryLocks {
     const outcomes: LockOutcome[] = [];
     const session = this.#session(command);
     session.last = command.request;
+    session.blockers.clear();
     this.#withdraw(session, outcomes);
     if (command.type === 'lock') this.#acquire(session, command, outcomes);
     else if (command.locks !== undefined)
       for (const [lock, shared] of command.locks) this.#release(session, lock, shared, outcomes);
     else this.#end(session, outcomes);
     return outcomes;
+  }
+
+  /** Whether an entry would change nothing. */
+  knows({ node, epoch, session, request, blocks }: LockWaits): boolean {
+    const blocker = this.#sessions.get(keyOf(node, epoch, session));
+    if (blocker?.waiter?.request !== request) return true;
+    return this.#neighbours(blocker).every(
+      (one) => (one.blockers.get(blocker) === request) === blocks.includes(one.session),
+    );
+  }
+
+  /** Others are found to wait for a session that waits: if that closes a circle, its request fails. */
+  blocked({ node, epoch, session, request, blocks }: LockWaits): readonly LockOutcome[] {
+    const blocker = this.#sessions.get(keyOf(node, epoch, session));
+    const waiter = blocker?.waiter;
+    if (blocker === undefined || waiter?.request !== request) return NONE;
+    for (const one of this.#neighbours(blocker)) {
+      if (blocks.includes(one.session)) one.blockers.set(blocker, request);
+      else one.blockers.delete(blocker);
+    }
+    const circle = this.#circle(blocker);
+    if (circle === undefined) return NONE;
+    const outcomes: LockOutcome[] = [];
+    this.#answer(waiter, 'deadlock', outcomes, circle.map(describe).join(' '));
+    this.#withdraw(blocker, outcomes);
+    return outcomes;
+  }
+
+  /** The other sessions of its node. */
+  #neighbours({ node, epoch, session }: Session): Session[] {
+    return [...this.#sessions.values()].filter(
+      (one) => one.node === node && one.epoch === epoch && one.session !== session,
+    );
   }
 
   /** The node's epoch has ended: its sessions wait no more. */
@@ -147,7 +198,7 @@ export class AdvisoryLocks {
     const key = keyOf(node, epoch, session);
     const known = this.#sessions.get(key);
     if (known !== undefined) return known;
-    const fresh: Session = { node, epoch, session, last: 0, held: new Map(), waiter: undefined };
+    const fresh = newSession(node, epoch, session, 0);
     this.#sessions.set(key, fresh);
     return fresh;
   }
@@ -188,9 +239,9 @@ export class AdvisoryLocks {
     session.waiter = waiter;
     const circle = this.#circle(session);
     if (circle === undefined) return;
+    this.#answer(waiter, 'deadlock', outcomes, circle.map(describe).join(' '));
     lock.queue.splice(lock.queue.indexOf(waiter), 1);
     session.waiter = undefined;
-    this.#answer(waiter, 'deadlock', outcomes, circle.map(describe).join(' '));
   }
 
   #grant(lock: Lock, waiter: Waiter, outcomes: LockOutcome[]): void {
@@ -257,23 +308,28 @@ export class AdvisoryLocks {
 
   // ---- deadlocks
 
-  /** The requests of a circle that this session waits in. Only a new waiter can close one. */
-  #circle(start: Session): Waiter[] | undefined {
+  /** The waits of a circle that this session stands in. Only a new waiter, or LOCK-WAITS, can close one. */
+  #circle(start: Session): Step[] | undefined {
     const seen = new Set<Session>();
-    const path: Waiter[] = [];
+    const path: Step[] = [];
     const visit = (session: Session): boolean => {
-      const { waiter } = session;
-      if (waiter === undefined || seen.has(session)) return false;
+      if (seen.has(session)) return false;
       seen.add(session);
-      path.push(waiter);
-      for (const blocker of this.#blockers(waiter)) if (blocker === start || visit(blocker)) return true;
-      path.pop();
+      for (const blocker of this.#blockers(session)) {
+        path.push({ session, blocker });
+        if (blocker === start || visit(blocker)) return true;
+        path.pop();
+      }
       return false;
     };
     return visit(start) ? path : undefined;
   }
 
-  *#blockers(waiter: Waiter): Generator<Session> {
+  *#blockers({ waiter, blockers }: Session): Generator<Session> {
+    if (waiter === undefined) {
+      for (const [session, request] of blockers) if (session.waiter?.request === request) yield session;
+      return;
+    }
     const { holders, queue } = this.#lock(waiter.lock);
     for (const [session, held] of holders)
       if (session !== waiter.session && (held.exclusive || !waiter.shared)) yield session;
@@ -295,7 +351,13 @@ export class AdvisoryLocks {
   // ---- snapshots
 
   snapshot(): AdvisoryLocksSnapshot {
+    const blocked = [...this.#sessions.values()].flatMap(({ node, epoch, session, blockers }) =>
+      [...blockers]
+        .filter(([{ waiter }, request]) => waiter?.request === request)
+        .map(([blocker, request]) => [node, epoch, session, blocker.session, request] as const),
+    );
     return {
+      ...(blocked.length > 0 && { blocked }),
       sessions: [...this.#sessions.values()].map(({ node, epoch, session, last, held }) => [
         ...([node, epoch, session, last] as const),
         [...held].map(([lock, { exclusive, shared }]) => [lock, exclusive, shared] as const),
@@ -312,10 +374,10 @@ export class AdvisoryLocks {
     };
   }
 
-  static restore({ sessions, queues }: AdvisoryLocksSnapshot): AdvisoryLocks {
+  static restore({ sessions, queues, blocked = [] }: AdvisoryLocksSnapshot): AdvisoryLocks {
     const locks = new AdvisoryLocks();
     for (const [node, epoch, number, last, held] of sessions) {
-      const session: Session = { node, epoch, session: number, last, held: new Map(), waiter: undefined };
+      const session = newSession(node, epoch, number, last);
       locks.#sessions.set(keyOf(node, epoch, number), session);
       for (const [name, exclusive, shared] of held) {
         const one = { exclusive, shared };
@@ -331,9 +393,18 @@ export class AdvisoryLocks {
         locks.#lock(lock).queue.push(session.waiter);
       }
     }
+    for (const [node, epoch, number, blocker, request] of blocked) {
+      const other = locks.#sessions.get(keyOf(node, epoch, blocker));
+      if (other !== undefined) locks.#sessions.get(keyOf(node, epoch, number))?.blockers.set(other, request);
+    }
     return locks;
   }
 }
+
+const newSession = (node: NodeId, epoch: Epoch, session: number, last: number): Session => ({
+  ...{ node, epoch, session, last },
+  ...{ held: new Map<string, Held>(), waiter: undefined, blockers: new Map<Session, number>() },
+});
 
 const keyOf = (node: NodeId, epoch: Epoch, session: number): string => `${node}/${epoch}/${session}`;
 
@@ -351,7 +422,9 @@ const party = ({ node, session }: Session, shared: boolean): LockParty => ({
   mode: shared ? 'ShareLock' : 'ExclusiveLock',
 });
 
-function describe({ session, lock, shared }: Waiter): string {
-  const { node, session: number, mode } = party(session, shared);
-  return `Session ${number} of node ${node} waits for ${mode} on advisory lock ${lock}.`;
+function describe({ session, blocker }: Step): string {
+  const { node, session: number, waiter } = session;
+  const which = `Session ${number} of node ${node}`;
+  if (waiter === undefined) return `${which} waits in PostgreSQL for session ${blocker.session} of that node.`;
+  return `${which} waits for ${party(session, waiter.shared).mode} on advisory lock ${waiter.lock}.`;
 }

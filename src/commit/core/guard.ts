@@ -55,7 +55,7 @@ export class Guard {
     return this.#members;
   }
 
-  get locks(): Pick<AdvisoryLocks, 'isEmpty' | 'list'> {
+  get locks(): Pick<AdvisoryLocks, 'isEmpty' | 'list' | 'knows'> {
     return this.#locks;
   }
 
@@ -108,6 +108,9 @@ export class Guard {
       case 'unlock':
         if (this.#members.get(command.node) !== command.epoch) return { type: 'epoch-ended' };
         return this.#locks.has(command) ? { type: 'no-change' } : undefined;
+      case 'lock-waits':
+        if (this.#members.get(command.node) !== command.epoch) return { type: 'epoch-ended' };
+        return this.#locks.knows(command) ? { type: 'no-change' } : undefined;
       case 'free-locks':
         return this.orphans().some(({ node, epoch }) => node === command.node && epoch === command.epoch)
           ? undefined
@@ -147,6 +150,8 @@ export class Guard {
       case 'lock':
       case 'unlock':
         return this.#locks.apply(command);
+      case 'lock-waits':
+        return this.#locks.blocked(command);
       case 'free-locks':
         return this.#locks.free(command.node, command.epoch);
       case 'voter':

@@ -78,6 +78,19 @@ export type LogCommand =
       readonly locks: readonly (readonly [lock: string, shared: boolean])[] | undefined;
       readonly attempt?: number | undefined;
     }
+  /**
+   * Who waits in the PostgreSQL of `node` for the transaction of a session that itself waits for an advisory lock, by that request: for
+   * the search for deadlocks. Replaces what was said of the request before.
+   */
+  | {
+      readonly type: 'lock-waits';
+      readonly node: NodeId;
+      readonly epoch: Epoch;
+      readonly session: number;
+      readonly request: number;
+      /** Sessions of the same node. */
+      readonly blocks: readonly number[];
+    }
   /** By the leader, so long after the end of an epoch that no session of it can believe any more to hold a lock. */
   | { readonly type: 'free-locks'; readonly node: NodeId; readonly epoch: Epoch };
 

@@ -24,6 +24,10 @@ FROM pg_catalog.unnest($1::pg_catalog.int4[]) pid
 WHERE EXISTS (SELECT FROM pg_catalog.pg_stat_get_activity(pid)
   WHERE wait_event_type = 'Lock' AND wait_event NOT IN ('extend', 'page', 'frozenid', 'spectoken'))`;
 
+const ALL_WAITS = `
+SELECT w.pid, pg_catalog.pg_blocking_pids(w.pid) AS blockers
+FROM (SELECT DISTINCT pid FROM pg_catalog.pg_locks WHERE NOT granted) w`;
+
 /** The gids of the prepared transactions that backends wait for: what holds the lock has no process, but a transaction. */
 const PREPARED_HOLDERS = `
 SELECT DISTINCT w.pid, p.gid
@@ -58,6 +62,12 @@ export async function findBlockers(client: ControlClient, pids: readonly number[
   );
   const tables = await readTables(client, [...new Set(waits.map(({ root }) => root))]);
   return waits.flatMap((wait) => describe(wait, prepared, tables.get(wait.root)));
+}
+
+/** Every backend that waits for a lock, and for whom, as pg_blocking_pids tells it; 0 stands for a prepared transaction. */
+export async function readAllWaits(client: ControlClient): Promise<Map<number, readonly number[]>> {
+  const { rows } = await client.ask<{ pid: number; blockers: number[] }>({ name: 'pgmm_waits', text: ALL_WAITS });
+  return new Map(rows.map(({ pid, blockers }) => [pid, blockers]));
 }
 
 async function readWaits(client: ControlClient, roots: readonly number[]): Promise<Map<number, readonly number[]>> {

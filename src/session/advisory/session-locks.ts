@@ -1,5 +1,5 @@
 import { PgError } from '../../runtime/errors.ts';
-import type { ClusterLocks, LockSession, LockWait } from '../ports.ts';
+import type { AcquireOptions, ClusterLocks, LockSession, LockWait } from '../ports.ts';
 
 /** The session ends because others may be given its locks. */
 export const LOCKS_LOST = new PgError(
@@ -55,11 +55,7 @@ export class SessionLocks {
     return this.#held.has(nameOf(key, shared));
   }
 
-  acquire(
-    lock: HeldLock,
-    options: { readonly wait: boolean; readonly timeouts: readonly [lock: number, statement: number] },
-    wake: () => void,
-  ): LockWait {
+  acquire(lock: HeldLock, options: AcquireOptions, wake: () => void): LockWait {
     this.#session ??= this.#open();
     if (this.#session === undefined) throw new Error('advisory locks are not those of the cluster');
     this.#wait = this.#session.acquire(lock.key, lock.shared, options, wake);

@@ -1,3 +1,4 @@
+import type { AcquireOptions } from '../ports.ts';
 import type { LockCall, LockStatement } from '../../sql/kinds.ts';
 import { DENIED_SETTING, keysSql } from '../../sql/advisory.ts';
 import { PgError } from '../../runtime/errors.ts';
@@ -45,7 +46,8 @@ export function* takeLocks(context: Context, locks: LockStatement, asked: Inject
   if (row === undefined) return { error: asked.failed ?? errorResponse(new PgError('XX000', 'no keys to lock')) };
   const refusal = locks.calls.some(isTaking) ? context.commits.refusal() : undefined;
   if (refusal !== undefined) return { error: errorResponse(notMember(refusal)) };
-  const timeouts = [Number(row.at(-2)), Number(row.at(-1))] as const;
+  const [lockTimeout, statementTimeout, deadlockTimeout, backend] = row.slice(-4).map(Number);
+  const limits = { lockTimeout, statementTimeout, deadlockTimeout, backend };
   const denied = new Set<number>();
   let column = 0;
   for (const [number, call] of locks.calls.entries()) {
@@ -53,7 +55,7 @@ export function* takeLocks(context: Context, locks: LockStatement, asked: Inject
     // NULL: a strict function, which does nothing.
     if (!isTaking(call) || values.includes(null)) continue;
     if (call.transaction) context.advisory.endWithTransaction();
-    const outcome = yield* take(context, { key: values.join(), shared: call.shared }, call, timeouts);
+    const outcome = yield* take(context, { key: values.join(), shared: call.shared }, call, limits);
     if (outcome === 'denied') denied.add(number);
     else if (outcome !== undefined) return { error: errorResponse(outcome) };
   }
@@ -66,11 +68,11 @@ function* take(
   context: Context,
   lock: { readonly key: string; readonly shared: boolean },
   { effect }: LockCall,
-  timeouts: readonly [lock: number, statement: number],
+  limits: Omit<AcquireOptions, 'wait'>,
 ): Procedure<'denied' | PgError | undefined> {
   const { advisory } = context;
   if (advisory.has(lock)) return undefined;
-  const wait = advisory.acquire(lock, { wait: effect === 'lock', timeouts }, context.wake);
+  const wait = advisory.acquire(lock, { wait: effect === 'lock', ...limits }, context.wake);
   // Another node's transaction may overrule this one meanwhile.
   while (wait.result === undefined && context.aborted === undefined) yield;
   const { aborted } = context;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { LockAgent, type LockEffect } from '../../../src/cluster/core/lock-agent.ts';
-import { AdvisoryLocks, type LockCommand } from '../../../src/commit/core/advisory-locks.ts';
+import { AdvisoryLocks, type LockCommand, type LockWaits } from '../../../src/commit/core/advisory-locks.ts';
 import type { LogCommand } from '../../../src/commit/core/types.ts';
 import { epoch, logIndex, nodeId } from '../../../src/runtime/ids.ts';
 
@@ -20,6 +20,7 @@ class Bench {
       epoch: () => this.epoch,
       committed: () => this.committed,
       propose: (command) => this.proposed.push(command),
+      knows: (waits) => this.locks.knows(waits),
       emit: (effect) => this.effects.push(effect),
     },
   );
@@ -124,6 +125,36 @@ describe('a node’s agent for advisory locks', () => {
     expect(bench.told()).toEqual(['confirm 2000']);
     bench.agent.onConfirmed(2000, logIndex(bench.index), logIndex(bench.index));
     expect(bench.told()).toEqual([`1 granted until ${2000 + LEASE}`]);
+  });
+
+  it('tells the log who waits in PostgreSQL for a session that waits, if it holds a lock and that is news', () => {
+    const bench = new Bench();
+    bench.agent.tick(0);
+    const blocks = (session: number, waiters: number[]) => {
+      const before = bench.proposed.length;
+      bench.agent.onRequest({ type: 'blocks', session, blocks: waiters });
+      return bench.proposed.slice(before);
+    };
+    bench.acquire(1, 'x');
+    bench.deliver();
+    bench.other('lock', 'y');
+    bench.acquire(2, 'y');
+    expect(blocks(2, [1])).toEqual([]);
+    bench.deliver();
+    bench.acquire(3, 'y');
+    bench.deliver();
+    expect(blocks(2, [])).toEqual([]);
+    expect(blocks(2, [3])).toEqual([]);
+    const [waits] = blocks(2, [1, 3]);
+    expect(waits).toEqual({ type: 'lock-waits', node: 1, epoch: 1, session: 2, request: 2, blocks: [1] });
+    bench.agent.onEntry(logIndex(++bench.index), waits, bench.locks.blocked(waits as LockWaits));
+    expect(blocks(2, [1])).toEqual([]);
+    bench.acquire(4, 'x');
+    bench.deliver();
+    bench.told();
+    const [circle] = blocks(4, [1]);
+    bench.agent.onEntry(logIndex(++bench.index), circle, bench.locks.blocked(circle as LockWaits));
+    expect(bench.told()).toEqual(['4 failed 40P01']);
   });
 
   it('takes back what is withdrawn, in the log or not', () => {

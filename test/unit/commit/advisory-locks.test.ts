@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AdvisoryLocks } from '../../../src/commit/core/advisory-locks.ts';
-import type { LockCommand, LockOutcome } from '../../../src/commit/core/advisory-locks.ts';
+import type { LockCommand, LockOutcome, LockWaits } from '../../../src/commit/core/advisory-locks.ts';
 import { Guard } from '../../../src/commit/core/guard.ts';
 import { decodeCommand, decodeSnapshot, encodeCommand, encodeSnapshot } from '../../../src/commit/log-codec.ts';
 import type { LogCommand } from '../../../src/commit/core/types.ts';
@@ -20,6 +20,12 @@ class Story {
   /** `undefined` ends the session. */
   unlock(who: string, locks?: readonly (readonly [string, boolean])[], request?: number): string[] {
     return this.#apply({ type: 'unlock', ...this.#head(who, request), locks });
+  }
+
+  /** In PostgreSQL, `waiters` wait for `who`, who waits for a lock by its last request or by that one. */
+  blocks(who: string, waiters: readonly string[], request = this.#request): string[] {
+    const blocks = waiters.map((one) => this.#head(one, 0).session);
+    return told(this.locks.blocked({ type: 'lock-waits', ...this.#head(who, request), blocks } satisfies LockWaits));
   }
 
   ends(node: string): string[] {
@@ -123,6 +129,82 @@ describe('advisory locks in the log', () => {
     expect(story.lock('b1', 'x')).toEqual(['b1 deadlock']);
   });
 
+  it('find circles that go through PostgreSQL, on one node or on two', () => {
+    const story = new Story();
+    story.lock('a1', 'x');
+    story.lock('a2', 'x');
+    expect(story.blocks('a2', ['a3'])).toEqual([]);
+    expect(story.blocks('a2', ['a3', 'a1'])).toEqual(['a2 deadlock']);
+    expect(story.state).toEqual(['x: a1 |']);
+
+    story.lock('b1', 'y');
+    story.lock('a2', 'y');
+    expect(story.blocks('a2', ['a1'])).toEqual([]);
+    story.lock('b2', 'x');
+    story.lock('c1', 'x');
+    const copy = AdvisoryLocks.restore(story.locks.snapshot());
+    for (const locks of [story.locks, copy]) {
+      story.locks = locks;
+      const request = 5;
+      const [outcome] = locks.blocked({
+        ...{ type: 'lock-waits', node: nodeId(2), epoch: epoch(1), session: 2, request, blocks: [1] },
+      });
+      expect(outcome).toMatchObject({
+        result: 'deadlock',
+        detail:
+          'Session 2 of node 2 waits for ExclusiveLock on advisory lock x. Session 1 of node 1 waits in PostgreSQL for session 2 of that node. ' +
+          'Session 2 of node 1 waits for ExclusiveLock on advisory lock y. Session 1 of node 2 waits in PostgreSQL for session 2 of that node.',
+      });
+      expect(story.state).toEqual(['x: a1 | c1', 'y: b1 | a2']);
+    }
+  });
+
+  it('find a circle through PostgreSQL when its last request comes', () => {
+    const story = new Story();
+    story.lock('a1', 'x');
+    story.lock('b1', 'y');
+    story.lock('a2', 'y');
+    story.blocks('a2', ['a1']);
+    expect(story.lock('b1', 'x')).toEqual(['b1 deadlock']);
+  });
+
+  it('believe that someone waits in PostgreSQL until one of the two asks for something else', () => {
+    const story = new Story();
+    story.lock('a1', 'x');
+    story.lock('b1', 'y');
+    story.lock('a2', 'y', { request: 50 });
+    expect(story.blocks('a2', ['a1'], 49)).toEqual([]);
+    story.blocks('a2', ['a1'], 50);
+    // Another node is told something else of it first.
+    story.blocks('a2', [], 50);
+    expect(story.lock('b1', 'x')).toEqual([]);
+    story.unlock('b1', []);
+    story.blocks('a2', ['a1'], 50);
+    story.lock('a1', 'z');
+    expect(story.lock('b1', 'x')).toEqual([]);
+    story.unlock('b1', []);
+    story.blocks('a2', ['a1'], 50);
+    story.unlock('a2', [], 51);
+    story.lock('a2', 'y', { request: 52 });
+    expect(story.lock('b1', 'x')).toEqual([]);
+    expect(story.state).toEqual(['x: a1 | b1', 'y: b1 | a2', 'z: a1 |']);
+  });
+
+  it('are told of waits in PostgreSQL once', () => {
+    const story = new Story();
+    const waits = { type: 'lock-waits', node: nodeId(1), epoch: epoch(1), session: 2 } as const;
+    story.lock('a1', 'x');
+    story.lock('b1', 'y');
+    story.lock('a2', 'y', { request: 50 });
+    expect(story.locks.knows({ ...waits, request: 50, blocks: [] })).toBe(true);
+    expect(story.locks.knows({ ...waits, request: 50, blocks: [1] })).toBe(false);
+    story.blocks('a2', ['a1'], 50);
+    expect(story.locks.knows({ ...waits, request: 50, blocks: [1] })).toBe(true);
+    expect(story.locks.knows({ ...waits, request: 50, blocks: [] })).toBe(false);
+    // Of a request that is over nothing need be said.
+    expect(story.locks.knows({ ...waits, request: 49, blocks: [1] })).toBe(true);
+  });
+
   it('take no notice of what comes twice or too late', () => {
     const story = new Story();
     expect(story.lock('a1', 'x', { request: 5 })).toEqual(['a1 granted']);
@@ -203,6 +285,7 @@ describe('advisory locks in the log', () => {
       { type: 'lock', ...head, lock: 'app:-5', shared: true, wait: false },
       { type: 'unlock', ...head, locks: [['app:1,2', false]] },
       { type: 'unlock', ...head, locks: undefined },
+      { type: 'lock-waits', ...head, blocks: [1, 7] },
       { type: 'free-locks', node: nodeId(3), epoch: epoch(70) },
     ];
     for (const command of commands) expect(decodeCommand(encodeCommand(command))).toEqual(command);
@@ -213,7 +296,7 @@ describe('advisory locks in the log', () => {
     const step = fc.record({
       who: fc.constantFrom('a1', 'a2', 'b1', 'c1'),
       lock: fc.constantFrom('x', 'y'),
-      what: fc.constantFrom('lock', 'lock', 'unlock', 'end', 'epoch'),
+      what: fc.constantFrom('lock', 'lock', 'unlock', 'blocks', 'end', 'epoch'),
       shared: fc.boolean(),
       wait: fc.boolean(),
     });
@@ -224,6 +307,7 @@ describe('advisory locks in the log', () => {
         const perform = (on: Story, { who, lock, what, shared, wait }: (typeof steps)[number]): string[] => {
           if (what === 'lock') return on.lock(who, lock, { shared, wait });
           if (what === 'unlock') return on.unlock(who, [[lock, shared]]);
+          if (what === 'blocks') return on.blocks(who, wait ? ['a1'] : []);
           return what === 'end' ? on.unlock(who) : [...on.ends(who[0]), ...on.free(who[0])];
         };
         for (const one of steps) {
