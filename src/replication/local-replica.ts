@@ -90,6 +90,9 @@ export class LocalReplica {
   /** Everything up to here was seen to be committed in this run; and was noted down where several lanes commit. */
   #lastCommitted = 0 as LogIndex;
   #noted = 0 as LogIndex;
+  /** What PostgreSQL had when it was last looked at, and what a single lane has committed. */
+  #found = new CommitProgress([]);
+  #singly = 0 as LogIndex;
   /** Committers at work since PostgreSQL was connected to. */
   #lanes = 1;
   readonly #timers: NodeJS.Timeout[] = [];
@@ -387,6 +390,7 @@ export class LocalReplica {
       const progress = new CommitProgress(furthest(positions));
       const committed = await this.#provenCommitted(progress);
       if (generation !== this.#generation) return;
+      this.#found = progress;
       this.#committer.reset(this.#lanes);
       this.#options.log.info({ committed, prepared: prepared.size }, 'PostgreSQL looked at');
       this.#options.events.up(committed, progress, prepared);
@@ -408,9 +412,9 @@ export class LocalReplica {
     return committed;
   }
 
-  /** PostgreSQL is sure to say after a restart that everything up to here is committed; one lane says so of everything. */
+  /** PostgreSQL is sure to say after a restart that everything up to here is committed; Infinity: of all that is. */
   get provenCommitted(): LogIndex {
-    return this.#lanes === 1 ? (Infinity as LogIndex) : this.#noted;
+    return this.#lanes === 1 ? this.#found.provenBy(this.#singly) : this.#noted;
   }
 
   async #noteProgress(): Promise<void> {
@@ -433,6 +437,7 @@ export class LocalReplica {
 
   #onCommitted(index: LogIndex): void {
     this.#lastCommitted = index;
+    if (this.#lanes === 1) this.#singly = index;
     const entry = this.#committing.get(index);
     this.#committing.delete(index);
     if (entry !== undefined) {

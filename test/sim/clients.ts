@@ -242,7 +242,14 @@ export class Clients {
   }
 
   overrule(pid: number): void {
-    this.#clients.find((client) => client.busy && client.pid === pid)?.overrule();
+    const client = this.#clients.find((one) => one.busy && one.pid === pid);
+    if (client !== undefined) return client.overrule();
+    // A stranger's, such as one that an earlier run of the proxy left behind: it may wait for a lock, and notice nothing.
+    const { postgres, world } = this.#node;
+    const backend = postgres.backend(pid);
+    if (backend?.isClients !== true) return;
+    world.count('backends terminated');
+    world.loop.in(postgres.process, world.rng.between(0.1, 1), () => postgres.terminate(backend));
   }
 
   answer(gid: Gid, outcome: CoordinatorOutcome): void {

@@ -368,6 +368,18 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [[LOCKS, 'if (blocker === start || visit(blocker)) return true;', 'if (visit(blocker)) return true;']],
   },
   {
+    name: 'a single committer is believed to prove at once what several have done',
+    because: 'the log has to be compacted before the next commit, and no other node to know better',
+    noticedBy: 'test/unit/commit',
+    edits: [
+      [
+        PROGRESS,
+        'if (highest <= contiguous || index >= highest) return',
+        'if (highest >= index || index >= highest) return',
+      ],
+    ],
+  },
+  {
     name: 'waits in PostgreSQL are not heard of',
     edits: [[AGENT, 'if (!this.#view.knows(waits)) this.#view.propose(waits);', '']],
   },

@@ -246,6 +246,11 @@ export class PostgresModel {
     if (backend.tx?.state === 'open') this.abort(backend);
   }
 
+  /** pg_terminate_backend: likewise. */
+  terminate(backend: Backend): void {
+    if (backend.tx === undefined || backend.tx.state === 'open') this.close(backend);
+  }
+
   #rollBack(tx: Tx): void {
     if (tx.state !== 'open') return;
     tx.state = 'gone';

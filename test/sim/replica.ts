@@ -1,5 +1,5 @@
 import { CommitLanes, type Assigned } from '../../src/commit/core/commit-lanes.ts';
-import type { CommitProgress } from '../../src/commit/core/commit-progress.ts';
+import { CommitProgress } from '../../src/commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../../src/commit/core/commit-queue.ts';
 import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
 import type { SimNode } from './node.ts';
@@ -39,6 +39,9 @@ export class Replica {
   /** Everything up to here was seen to be committed, and was noted in the server. */
   #lastCommitted = 0 as LogIndex;
   #noted = 0 as LogIndex;
+  /** What the server had when it was last looked at, and what a single lane has committed. */
+  #found = new CommitProgress([]);
+  #singly = 0 as LogIndex;
   /** A commit failed: nothing after it may be tried before the server was looked at. */
   #stopped = false;
   /** Found by the last sweep. */
@@ -93,7 +96,7 @@ export class Replica {
 
   /** What the server is sure to prove after whatever may happen. */
   get noted(): LogIndex {
-    return this.#lanes.length === 1 ? (Infinity as LogIndex) : this.#noted;
+    return this.#lanes.length === 1 ? this.#found.provenBy(this.#singly) : this.#noted;
   }
 
   /** One lane proves by itself how far it is. */
@@ -146,6 +149,7 @@ export class Replica {
       this.#order = new CommitLanes(this.#lanes.length);
       for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid);
       const { progress } = result.value;
+      this.#found = progress;
       if (progress.contiguous > this.#lastCommitted || !progress.has(this.#lastCommitted))
         this.#lastCommitted = progress.contiguous;
       if (progress.highest > this.#lastCommitted) world.count('found overtaken commits');
@@ -280,6 +284,7 @@ export class Replica {
     const { reported, assigned } = this.#order.done(index);
     for (const one of reported) {
       this.#lastCommitted = one;
+      if (this.#lanes.length === 1) this.#singly = one;
       this.#node.feed({ type: 'committed', index: one });
     }
     this.#begin(assigned);

@@ -36,6 +36,16 @@ export class CommitProgress {
   get highest(): LogIndex {
     return Math.max(0, ...this.#sets.flat()) as LogIndex;
   }
+
+  /**
+   * Up to where a single committer that has come to `index` since then leaves no doubt, however PostgreSQL is found next. It says so of everything when
+   * it has passed what several committers left behind: of an entry between two of theirs their positions do not tell whether it bore a commit.
+   */
+  provenBy(index: LogIndex): LogIndex {
+    const { contiguous, highest } = this;
+    if (highest <= contiguous || index >= highest) return Infinity as LogIndex;
+    return Math.max(contiguous, index) as LogIndex;
+  }
 }
 
 /** The index before the first that some lane has not reached. */

@@ -39,6 +39,17 @@ describe('what the positions of committers prove', () => {
     for (const index of lacks) expect(found.has(logIndex(index)), String(index)).toBe(false);
   });
 
+  it('leave in doubt whether an entry between two commits bore one, until a single committer has passed them', () => {
+    const several = progress([44, 43], [0]);
+    expect(several.contiguous).toBe(44);
+    expect(several.provenBy(logIndex(0))).toBe(Infinity);
+    const gap = progress([44, 43, 0, 47], [0]);
+    expect(gap.contiguous).toBeLessThan(47);
+    expect(gap.provenBy(logIndex(0))).toBe(gap.contiguous);
+    expect(gap.provenBy(logIndex(46))).toBe(46);
+    expect(gap.provenBy(logIndex(47))).toBe(Infinity);
+  });
+
   it('never claims what was not committed, whatever lanes there were and however they ended', () => {
     let state = 7;
     const below = (limit: number) => (state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0) % limit;
