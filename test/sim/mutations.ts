@@ -16,6 +16,7 @@ const PROGRESS = 'src/commit/core/commit-progress.ts';
 const GUARD = 'src/commit/core/guard.ts';
 const NODE = 'src/cluster/core/node-core.ts';
 const DUTIES = 'src/cluster/core/leader-duties.ts';
+const PROPOSALS = 'src/cluster/core/proposals.ts';
 const LOCKS = 'src/commit/core/advisory-locks.ts';
 const AGENT = 'src/cluster/core/lock-agent.ts';
 const RAFT = 'src/consensus/core/raft-core.ts';
@@ -200,7 +201,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'claims to have read what a snapshot skipped',
-    edits: [[NODE, 'votes, asOf: this.#readUpTo }', 'votes, asOf: this.#guard.index }']],
+    edits: [[PROPOSALS, 'votes, asOf: this.#view.readUpTo() }', 'votes, asOf: this.#view.guard().index }']],
   },
   {
     name: 'writes before it has what precedes its admission',
@@ -263,13 +264,16 @@ export const MUTATIONS: readonly Mutation[] = [
     name: "a refused entry stays in the leader's view",
     edits: [
       [
-        NODE,
+        PROPOSALS,
         '    this.#duties = undefined;\n    if (index === undefined) return;',
         '    if (index === undefined) return;',
       ],
     ],
   },
-  { name: 'takes no proposal after a refused entry', edits: [[NODE, 'if (index === undefined) return;', 'return;']] },
+  {
+    name: 'takes no proposal after a refused entry',
+    edits: [[PROPOSALS, 'if (index === undefined) return;', 'return;']],
+  },
   {
     name: 'a new member is silent from before its admission',
     edits: [[DUTIES, "if (command.type === 'admit') this.#lastGood.set(command.node, now);", '']],
@@ -443,8 +447,8 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [
       [
         RAFT,
-        "this.#promise(from, { type: 'appendAccepted', term: this.#term, match });",
-        "this.#send(from, { type: 'appendAccepted', term: this.#term, match });",
+        "this.#promise(from, this.#toLeader({ type: 'appendAccepted', term: this.#term, match }));",
+        "this.#send(from, this.#toLeader({ type: 'appendAccepted', term: this.#term, match }));",
       ],
     ],
   },

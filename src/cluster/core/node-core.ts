@@ -8,12 +8,11 @@ import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { PeerMessage } from '../messages.ts';
 import { Announcements } from './announcements.ts';
 import { Admission } from './admission.ts';
-import { LeaderDuties, LOCK_LEASE } from './leader-duties.ts';
+import { LOCK_LEASE } from './leader-duties.ts';
 import { LockAgent } from './lock-agent.ts';
+import { Proposals } from './proposals.ts';
 import type { NodeEffect, NodeEvent, NodeSettings, NodeState } from './types.ts';
 import { Voice } from './voice.ts';
-
-type Proposal = Extract<PeerMessage, { t: 'propose' }>;
 
 /**
  * Everything that one node decides, without doing any of it: the parts of the commit protocol joined with membership.
@@ -29,10 +28,7 @@ export class NodeCore {
   readonly #coordinator: Coordinator;
   readonly #participant: Participant;
   readonly #announcements = new Announcements();
-  #duties: LeaderDuties | undefined;
-  /** Raft refused an entry although this node may still lead: the last index before it, and that term. */
-  #refusedAfter: { readonly index: LogIndex; readonly duties: LeaderDuties } | undefined;
-  #leader: { readonly node: NodeId; readonly term: number } | undefined;
+  readonly #proposals: Proposals;
   #state: NodeState = 'recovering';
   /** What was found prepared, while a gap keeps this node from making use of it. */
   #found: ReadonlyMap<Gid, string> | undefined;
@@ -64,6 +60,7 @@ export class NodeCore {
     this.#readUpTo = this.#guard.index;
     this.#queue = new CommitQueue(this.#guard.lastCommit, this.#guard.index);
     this.#coordinator = new Coordinator(settings);
+    this.#proposals = this.#createProposals();
     this.#locks = this.#createLocks();
     this.#participant = new Participant(settings.self, {
       hasEnded: (node, epoch) => this.#guard.hasEnded(node, epoch),
@@ -123,7 +120,7 @@ export class NodeCore {
   }
 
   get hasLeader(): boolean {
-    return this.#leader !== undefined;
+    return this.#proposals.leader !== undefined;
   }
 
   /** Why this node's voice in elections does not count, for operators; undefined if it does, or is not needed yet. */
@@ -150,7 +147,7 @@ export class NodeCore {
   /** Why writes cannot be coordinated now; undefined when they can. */
   get refusal(): string | undefined {
     if (this.#fenced !== undefined) return `fenced: ${this.#fenced}`;
-    if (this.#leader === undefined) return 'there is no leader of the decision log that this node can reach';
+    if (!this.hasLeader) return 'there is no leader of the decision log that this node can reach';
     // What was committed before the admission may still be missing here; a transaction that begins without it would
     // overwrite it, as nothing holds its locks here.
     if (this.#state === 'member' && this.committed >= this.#epoch) return undefined;
@@ -158,6 +155,17 @@ export class NodeCore {
     if (pause > 0)
       return `its votes did not come in time again and again: it asks to be let in again in ${Math.ceil(pause / 1000)} s`;
     return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
+  }
+
+  #createProposals(): Proposals {
+    return new Proposals(this.#settings, {
+      guard: () => this.#guard,
+      readUpTo: () => this.#readUpTo,
+      now: () => this.#now,
+      wall: () => this.#wall,
+      emit: (effect) => this.#effects.push(effect),
+      rejected: (term, command, reason) => this.#onRejected(term, command, reason),
+    });
   }
 
   #createLocks(): LockAgent {
@@ -168,7 +176,7 @@ export class NodeCore {
         epoch: () => (this.state === 'member' ? this.#epoch : (0 as Epoch)),
         committed: () => this.#queue.committed,
         propose: (command) => {
-          if (this.#leader !== undefined) this.#propose(this.#leader.node, this.#leader.term, command, []);
+          this.#proposals.proposeToLeader(command);
         },
         knows: (waits) => this.#guard.locks.knows(waits),
         emit: (effect) => this.#effects.push(effect),
@@ -192,7 +200,7 @@ export class NodeCore {
       case 'leadership':
         return this.#onLeadership(event);
       case 'append-refused':
-        return this.#onAppendRefused(event.index);
+        return this.#proposals.onAppendRefused(event.index);
       case 'message':
         return this.#onMessage(event.from, event.message);
       case 'link-up':
@@ -200,7 +208,7 @@ export class NodeCore {
       case 'voting':
         this.#voice.begin(event.memory);
         this.#readOwnMemory();
-        return this.#voice.ask(this.#leader?.node);
+        return this.#voice.ask(this.#proposals.leader?.node);
       case 'postgres-up':
         return this.#onPostgresUp(event);
       case 'postgres-down':
@@ -250,7 +258,7 @@ export class NodeCore {
     this.#locks.onEntry(index, command, outcomes);
     this.#onRead();
     this.#onProgress();
-    this.#resumeDuties();
+    this.#proposals.resumeDuties();
   }
 
   /** The log has been read up to the guard's index. */
@@ -337,77 +345,14 @@ export class NodeCore {
   }
 
   #onLeadership(event: Extract<NodeEvent, { type: 'leadership' }>): void {
-    const isSelf = event.leader === this.#settings.self;
-    this.#leader =
-      event.leader === null || (isSelf && !event.ready) ? undefined : { node: event.leader, term: event.term };
-    if (!isSelf || !event.ready) this.#duties = undefined;
-    else if (this.#duties?.term !== event.term) {
-      this.#duties = new LeaderDuties(this.#settings, event.term, this.#guard, this.#now);
-    }
+    this.#proposals.onLeadership(event);
     this.#admission.leaderChanged();
-    this.#coordinate({ type: 'leader', leader: this.#leader });
+    this.#coordinate({ type: 'leader', leader: this.#proposals.leader });
     this.#locks.leaderChanged();
-  }
-
-  /**
-   * Raft does not lead any more, which it tells next; or it has too much under way. Its log lacks what the duties' view of
-   * it has, so that view is of no use; a new one can be had when all that was appended before is applied.
-   */
-  #onAppendRefused(index: LogIndex | undefined): void {
-    const duties = this.#duties;
-    if (duties === undefined) return;
-    this.#duties = undefined;
-    if (index === undefined) return;
-    this.#refusedAfter = { index: (index - 1) as LogIndex, duties };
-    this.#resumeDuties();
-  }
-
-  #resumeDuties(): void {
-    const refused = this.#refusedAfter;
-    if (refused === undefined || this.#guard.index < refused.index) return;
-    this.#refusedAfter = undefined;
-    const { node, term } = this.#leader ?? {};
-    if (node !== this.#settings.self || term !== refused.duties.term) return;
-    this.#duties = new LeaderDuties(this.#settings, term, this.#guard, this.#now, refused.duties);
   }
 
   #readOwnMemory(): void {
     this.#voice.read(this.#guard.memoryOf(this.#settings.self));
-  }
-
-  // ---- proposals
-
-  #propose(to: NodeId, term: number, command: LogCommand, votes: readonly (readonly [NodeId, Epoch])[]): void {
-    const message: Proposal = { t: 'propose', term, command, votes, asOf: this.#readUpTo };
-    if (to === this.#settings.self) this.#onProposal(to, message);
-    else this.#send(to, message);
-  }
-
-  #onProposal(from: NodeId, { term, command, votes, asOf }: Proposal): void {
-    const duties = this.#duties;
-    // Anything but the leader of that very term says nothing: the sender asks again when it knows better.
-    if (duties === undefined || duties.term !== term || duties.isOvertaken(command)) return;
-    const reason = duties.check(command, new Map(votes), asOf);
-    if (reason === undefined)
-      this.#effects.push({ type: 'append', term, index: duties.append(command, this.#now), command });
-    else if (reason.type !== 'already-committed') this.#reject(from, term, command, reason);
-  }
-
-  /** A voter has a new memory. */
-  #letIn(node: NodeId, memory: string): void {
-    if (this.#duties === undefined || !this.#settings.voters.includes(node)) return;
-    const command: LogCommand = { type: 'voter', node, memory, time: this.#wall };
-    this.#propose(this.#settings.self, this.#duties.term, command, []);
-  }
-
-  #reject(
-    to: NodeId,
-    term: number,
-    command: LogCommand,
-    reason: Extract<PeerMessage, { t: 'rejected' }>['reason'],
-  ): void {
-    if (to === this.#settings.self) this.#onRejected(term, command, reason);
-    else this.#send(to, { t: 'rejected', term, command, reason });
   }
 
   #onRejected(term: number, command: LogCommand, reason: Extract<PeerMessage, { t: 'rejected' }>['reason']): void {
@@ -416,19 +361,12 @@ export class NodeCore {
     }
   }
 
-  #exclude(node: NodeId, epoch: Epoch, reason: string, slow: boolean): void {
-    const duties = this.#duties;
-    if (duties === undefined || duties.epochOf(node) !== epoch) return;
-    const command: LogCommand = { type: 'exclude', node, epoch, reason, time: this.#wall, slow };
-    this.#propose(this.#settings.self, duties.term, command, []);
-  }
-
   // ---- peers
 
   #onMessage(from: NodeId, message: PeerMessage): void {
     switch (message.t) {
       case 'beat':
-        this.#duties?.onBeat(from, message, this.#now);
+        this.#proposals.duties?.onBeat(from, message, this.#now);
         return this.#coordinate({ type: 'committed', node: from, index: message.committed });
       case 'announce': {
         const { gid, database, dependsOn } = message;
@@ -455,18 +393,18 @@ export class NodeCore {
       case 'contend':
         return this.#coordinate({ type: 'contended', gid: message.loser, by: message.winner, table: message.table });
       case 'propose':
-        return this.#onProposal(from, message);
+        return this.#proposals.onProposal(from, message);
       case 'rejected':
         return this.#onRejected(message.term, message.command, message.reason);
       case 'suspect':
-        return this.#exclude(message.node, message.epoch, message.reason, message.slow);
+        return this.#proposals.exclude(message.node, message.epoch, message.reason, message.slow);
       case 'committed':
         return this.#coordinate({ type: 'committed', node: from, index: message.index });
       case 'memories':
       case 'memory':
         return this.#voice.onMessage(from, message);
       case 'let-in':
-        return this.#letIn(from, message.memory);
+        return this.#proposals.letIn(from, message.memory);
       case 'raft':
       case 'fetch':
       case 'history':
@@ -584,37 +522,25 @@ export class NodeCore {
     this.#now = now;
     this.#wall = wall;
     this.#coordinate({ type: 'tick', now });
-    for (const { node, epoch, reason } of this.#duties?.overdue(now) ?? []) this.#exclude(node, epoch, reason, false);
-    for (const { node, epoch } of this.#duties?.freeable(this.#guard, now) ?? [])
-      this.#propose(this.#settings.self, this.#duties?.term ?? 0, { type: 'free-locks', node, epoch }, []);
+    this.#proposals.tick(now);
     this.#locks.tick(now);
     this.#reportDown();
     this.#askForAdmission();
     if (now - this.#lastAsk < this.#settings.resendAfter) return;
     this.#lastAsk = now;
     this.#askAboutUndecided();
-    this.#voice.ask(this.#leader?.node);
+    this.#voice.ask(this.#proposals.leader?.node);
   }
 
   /** A member without its PostgreSQL asks to be excluded, rather than let the others wait for its votes. */
   #reportDown(): void {
     if (this.#epoch === 0 || (this.#state !== 'recovering' && this.#fenced === undefined)) return;
     const reason = this.#fenced ?? 'its PostgreSQL is not available';
-    if (this.#duties !== undefined) this.#exclude(this.#settings.self, this.#epoch, reason, false);
-    else if (this.#leader !== undefined) {
-      this.#send(this.#leader.node, {
-        t: 'suspect',
-        node: this.#settings.self,
-        epoch: this.#epoch,
-        reason,
-        slow: false,
-      });
-    }
+    this.#proposals.suspect(this.#settings.self, this.#epoch, reason, false);
   }
 
   #askForAdmission(): void {
-    const leader = this.#leader;
-    if (leader === undefined || this.#fenced !== undefined) return;
+    if (!this.hasLeader || this.#fenced !== undefined) return;
     if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
     // A log that was lost holds admissions of an earlier life, which must not be taken for the answer: what lets its voice count comes after them.
     if (this.#voice.problem !== undefined) return;
@@ -622,7 +548,7 @@ export class NodeCore {
     this.#state = 'joining';
     const { self } = this.#settings;
     const command: LogCommand = { type: 'admit', node: self, previous: this.#guard.lastEpoch(self), time: this.#wall };
-    this.#propose(leader.node, leader.term, command, []);
+    this.#proposals.proposeToLeader(command);
   }
 
   /** What stays undecided from one round to the next may have lost its abort with a link: its origin is asked. */
@@ -648,7 +574,7 @@ export class NodeCore {
       case 'propose': {
         const { gid, database, dependsOn, notify, attempt } = effect;
         const command: LogCommand = { type: 'commit', gid, database, time: this.#wall, dependsOn, notify, attempt };
-        return this.#propose(effect.to, effect.term, command, effect.votes);
+        return this.#proposals.propose(effect.to, effect.term, command, effect.votes);
       }
       case 'tell-aborted':
         // Never proposed, so final whatever the log says: the receiver need not wait for any entry.
@@ -660,11 +586,7 @@ export class NodeCore {
         return this.#announce(effect.gid, effect.to);
       case 'suspect': {
         const reason = `no vote for ${effect.gid} within member.vote_timeout`;
-        if (this.#duties !== undefined) return this.#exclude(effect.node, effect.epoch, reason, true);
-        if (this.#leader !== undefined) {
-          this.#send(this.#leader.node, { t: 'suspect', node: effect.node, epoch: effect.epoch, reason, slow: true });
-        }
-        return;
+        return this.#proposals.suspect(effect.node, effect.epoch, reason, true);
       }
       case 'release':
         this.#announcements.release(effect.gid);
