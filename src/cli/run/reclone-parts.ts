@@ -67,11 +67,16 @@ export function createRecloner(config: Config, parts: RecloneParts): Recloner {
 
 /** Automatic copies are for data that others have, too. */
 function worthKeeping({ bypasses, replica }: RecloneParts): string | undefined {
-  const { count, last } = bypasses.current;
+  const { count, last, unseen } = bypasses.current;
   if (last !== null)
     return (
       `${count} transactions went past the proxy of this node, the last at ${last.at} on ${last.tables.join(', ')}, and their changes would be lost: ` +
       'see what is to be saved, then "pgmm reclone"'
+    );
+  if (unseen.length > 0)
+    return (
+      `writes may have gone past the proxy of this node before ${unseen[0].at}, in WAL that was lost, and their changes would be lost, too: ` +
+      'see what is to be saved (pgmm verify), then "pgmm reclone"'
     );
   return replica.hasReadWal ? undefined : 'it is not known yet whether writes went past the proxy of this node';
 }
