@@ -59,6 +59,7 @@ describe('when a copy is made', () => {
       hopeless: () => ({ gone: new Set([TWO, THREE]), since: 0 }),
       donors: () => [{ node: TWO, bypassed: false }],
       worthKeeping: () => undefined,
+      place: (found) => Promise.resolve(found),
       isMember: () => false,
       complete: () => undefined,
       log: LOG,
