@@ -8,7 +8,7 @@ const COPY = 'pgmm-copy';
 const oldName = (suffix: string): string => `pgmm-old-${suffix}`;
 
 /** Where the tablespaces of a data directory are, by OID: pg_tblspc has a symbolic link to each. */
-export async function linksOf(directory: string): Promise<ReadonlyMap<string, string>> {
+async function linksOf(directory: string): Promise<ReadonlyMap<string, string>> {
   const links = join(directory, 'pg_tblspc');
   const found = new Map<string, string>();
   if (!(await exists(links))) return found;

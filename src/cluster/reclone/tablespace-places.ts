@@ -2,7 +2,7 @@ import { isAbsolute } from 'node:path';
 import type { Tablespace } from '../../replication/base-backup/tablespaces.ts';
 
 /** Where a tablespace goes, or is. */
-export interface Place {
+interface Place {
   readonly name: string;
   readonly location: string;
 }
