@@ -54,6 +54,7 @@ function show(s) {
     'log ' + number(s.log.committed) + ' of ' + number(s.log.last), s.clients + ' clients',
     'PostgreSQL ' + (s.postgres.version || '') + ' at ' + s.postgres.address + ' is ' + s.postgres.state,
     ...(s.bypasses.last ? [s.bypasses.count + ' writes past the proxy'] : []),
+    ...(s.bypasses.unseen.length ? ['perhaps writes past the proxy before ' + new Date(s.bypasses.unseen[0].at).toLocaleString()] : []),
     ...(s.reclone ? ['copy of data: ' + s.reclone.state + (s.reclone.problem ? ': ' + s.reclone.problem : '')] : []),
     ...(s.referee ? ['referee ' + s.referee.server + ' is ' + s.referee.state + (s.referee.problem ? ': ' + s.referee.problem : '')] : []),
     'since ' + new Date(s.startedAt).toLocaleString(),

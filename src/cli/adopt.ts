@@ -5,6 +5,7 @@ import { IdentityFile, judgePostgres, newIdentity } from '../cluster/identity.ts
 import { loadConfig } from '../config/load.ts';
 import { clientConfig } from '../config/client-config.ts';
 import { ControlClient } from '../replication/control-client.ts';
+import { forgetSlots } from '../replication/database-slots.ts';
 import { literal } from '../runtime/sql-text.ts';
 import { markPostgres, readPostgresIdentity } from '../replication/postgres-identity.ts';
 import type { Config } from '../config/schema.ts';
@@ -60,6 +61,7 @@ export async function takeIn(config: Config, lostLog: boolean): Promise<string[]
     if (found.mark.node !== config.node) {
       await dropPrepared(config);
       forgetBypasses(config.dataDir);
+      forgetSlots(config.dataDir);
     }
     await client.ask('BEGIN');
     await client.ask('SET LOCAL session_replication_role = replica');

@@ -10,17 +10,29 @@ export interface Bypass {
   readonly at: string;
 }
 
+/** WAL of a database that was gone before it was looked at for such writes. */
+export interface Unseen {
+  readonly database: string;
+  /** Where it begins in the WAL; null where that is not known, either. */
+  readonly from: string | null;
+  readonly at: string;
+}
+
 export interface Bypasses {
   readonly count: number;
   readonly last: Bypass | null;
+  /** Of each database the first. */
+  readonly unseen: readonly Unseen[];
 }
+
+const NONE: Bypasses = { count: 0, last: null, unseen: [] };
 
 const FILE = 'bypasses.json';
 /** Milliseconds for which a count that has risen is only in memory. */
 const SAVE_AFTER = 1000;
 
 /**
- * Writes that this node's data have and no other node's, since the data were last replaced by a copy: kept in `data_dir`, as a restart does not
+ * Writes that this node's data have and no other node's, or may have, since the data were last replaced by a copy: kept in `data_dir`, as a restart does not
  * undo them. That there are any is durable before the slot is moved past the first of them, unless it can't be written: that is tried again every
  * second. The count may lag by a second, and rises once more for what is read again after a crash.
  */
@@ -40,15 +52,24 @@ export class BypassRecord {
     return this.#current;
   }
 
+  /** It is certain that this node's data have nothing that no other node's have. */
   get isEmpty(): boolean {
-    return this.#current.count === 0;
+    return this.#current.count === 0 && this.#current.unseen.length === 0;
   }
 
   add(last: Bypass): void {
-    const isFirst = this.isEmpty;
-    this.#current = { count: this.#current.count + 1, last };
+    const isFirst = this.#current.count === 0;
+    this.#current = { ...this.#current, count: this.#current.count + 1, last };
     if (isFirst) this.#save();
     else this.#saveLater();
+  }
+
+  /** Durable when it returns; throws if it can't be made so. */
+  addUnseen(unseen: Unseen): void {
+    if (this.#current.unseen.some(({ database }) => database === unseen.database)) return;
+    const current = { ...this.#current, unseen: [...this.#current.unseen, unseen] };
+    replaceFile(this.#path, JSON.stringify(current));
+    this.#current = current;
   }
 
   #saveLater(): void {
@@ -98,9 +119,9 @@ function replaceFile(path: string, text: string): void {
 /** Throws on a file that can't be understood: it must not be taken for a clean record. */
 function read(path: string): Bypasses {
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as Bypasses;
+    return { ...NONE, ...(JSON.parse(readFileSync(path, 'utf8')) as Partial<Bypasses>) };
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { count: 0, last: null };
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return NONE;
     throw new Error(`${path} is damaged: ${(error as Error).message}`, { cause: error });
   }
 }

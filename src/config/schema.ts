@@ -81,6 +81,10 @@ const reclone = group({
   wait: duration('0s', '24h').prefault(DEFAULTS.reclone.wait),
   max_rate: size('32kB', '1GB').prefault(DEFAULTS.reclone.max_rate),
   keep_old: boolean().default(DEFAULTS.reclone.keep_old),
+  tablespaces: list(
+    group({ name: text('the name of a tablespace'), location: text('the absolute path of a directory', /^\//) }),
+    'a list of tablespaces',
+  ).default([]),
 });
 
 export const configSchema = group({

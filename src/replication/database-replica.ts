@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
 import { fixGuard, switchGuard } from '../catalog/guard.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
@@ -15,8 +14,9 @@ import { CommitProgress, type LanePositions } from '../commit/core/commit-progre
 import { OriginCommitConnection } from './commit-connection.ts';
 import { commitOrigin, noteCommitted, prepareLanes, readCommitPositions } from './commit-origins.ts';
 import { ControlClient } from './control-client.ts';
+import { DatabaseSlots, type SlotEvents } from './database-slots.ts';
 import { Decoder } from './decoder.ts';
-import { HistorySlot, type Retention } from './history/history-slot.ts';
+import type { Retention } from './history/history-slot.ts';
 import type { HistorySource } from './history/history-server.ts';
 import { APPLICATION_NAME, holdOrigin, takeOver } from './origins.ts';
 import { LockSurvey, type LockQuestion } from './row-locks/lock-survey.ts';
@@ -57,6 +57,7 @@ export interface DatabaseReplicaOptions {
   readonly applied: (gid: Gid, result: ApplyResult) => void;
   readonly progress: (gid: Gid) => void;
   readonly bypass: (xid: number, relations: readonly string[]) => void;
+  readonly slots: SlotEvents;
   /** For the first database: whether this server is the one that belongs to this node. Rejects if not. */
   readonly admission?: Admission | undefined;
   /** A connection is lost: everything has to be set up anew. */
@@ -85,13 +86,13 @@ export class DatabaseReplica {
   #committers: readonly OriginCommitConnection[] = [];
   #oid = '';
   #pool!: ApplyPool;
-  #decoder!: Decoder;
-  #history!: HistorySlot;
+  /** Undefined until there is a slot to read from. */
+  #decoder: Decoder | undefined;
+  #slots!: DatabaseSlots;
   #safety!: FunctionSafety;
   /** The end of the WAL when this began. */
   #opened: Lsn = ZERO_LSN;
   #closed = false;
-  #slot = '';
   /** Opened when a transaction has locked something for the first time. */
   #lockSurvey: Promise<LockSurvey> | undefined;
   readonly #connections: ServerConnection[] = [];
@@ -107,7 +108,10 @@ export class DatabaseReplica {
     this.#keeper = client('history keeper');
   }
 
-  /** Connects, installs what is missing, and starts decoding. Leaves nothing open when it rejects. */
+  /**
+   * Connects, installs what is missing, and starts decoding, unless slots have to be made for that: then it goes on with that by itself
+   * (`unready`). Leaves nothing open when it rejects.
+   */
   static async open(options: DatabaseReplicaOptions): Promise<DatabaseReplica> {
     const replica = new DatabaseReplica(options);
     try {
@@ -120,7 +124,7 @@ export class DatabaseReplica {
   }
 
   async #open(): Promise<void> {
-    const { node, stride, server, database } = this.#options;
+    const { node, stride } = this.#options;
     for (const client of [this.#control, this.#watch, this.#keeper]) {
       client.on('error', (error) => this.#onClosed(error));
       await client.connect();
@@ -137,15 +141,29 @@ export class DatabaseReplica {
     await this.#openPool(oid);
     // What these do is not known any more.
     for (const gid of await this.preparedGids()) this.#ddl.add(gid as Gid);
-    const slot = `pgmm_live_${oid}`;
-    this.#slot = slot;
-    await this.#ensureSlot(slot);
-    const note = join(this.#options.directory, `history-${oid}.json`);
-    this.#history = await HistorySlot.open(this.#keeper, `pgmm_history_${oid}`, note, () => this.#committedOrSent());
-    this.#opened = await this.#flushedNow();
-    await takeOver(this.#control, () =>
-      this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }),
-    );
+    this.#slots = this.#createSlots();
+    await this.#slots.open();
+  }
+
+  #createSlots(): DatabaseSlots {
+    const { server, database, directory, log, slots } = this.#options;
+    return new DatabaseSlots({
+      ...{ oid: this.#oid, database, directory, log, events: slots },
+      ...{ control: this.#control, keeper: this.#keeper, watch: this.#watch },
+      connect: () => this.#connect('slots'),
+      committed: () => this.#committedOrSent(),
+      read: async (slot) => {
+        this.#opened = await this.#flushedNow();
+        await takeOver(this.#control, () =>
+          this.#startDecoder(slot, { ...server, database, applicationName: `${APPLICATION_NAME} decoder` }),
+        );
+      },
+    });
+  }
+
+  /** Why what is written here would reach no other node; undefined when it is read. */
+  get unready(): string | undefined {
+    return this.#slots.unready;
   }
 
   async #flushedNow(): Promise<Lsn> {
@@ -209,14 +227,6 @@ export class DatabaseReplica {
     });
   }
 
-  async #ensureSlot(slot: string): Promise<void> {
-    await this.#control.ask(
-      `SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, true)
-       WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1)`,
-      [slot],
-    );
-  }
-
   async #startDecoder(slot: string, connection: ConnectionOptions): Promise<void> {
     const { spool, wants, decoded, bypass, log } = this.#options;
     const decoder = new Decoder({
@@ -251,6 +261,7 @@ export class DatabaseReplica {
     });
     await decoder.start();
     this.#decoder = decoder;
+    if (this.#closed) decoder.stop();
   }
 
   /** Completes a transaction by what it has locked; without that it must not be replayed anywhere. */
@@ -278,7 +289,7 @@ export class DatabaseReplica {
     });
     connection.onClose((error) => this.#onClosed(error));
     this.#connections.push(connection);
-    return LockSurvey.open(connection, this.#slot);
+    return LockSurvey.open(connection, this.#slots.live);
   }
 
   #onClosed(error: Error): void {
@@ -289,25 +300,27 @@ export class DatabaseReplica {
 
   /** Everything that is written from now on stands behind this in the WAL. */
   get received(): Lsn {
-    return this.#decoder.received;
+    return this.#decoder?.received ?? ZERO_LSN;
   }
 
   get safety(): FunctionSafety {
     return this.#safety;
   }
 
-  /** For readers of what was committed here. */
-  get history(): HistorySource {
+  /** For readers of what was committed here. Undefined until it is kept. */
+  get history(): HistorySource | undefined {
     const { server, database } = this.#options;
+    const { history } = this.#slots;
+    if (history === undefined) return undefined;
     return {
-      from: this.#history.from,
+      from: history.from,
       committed: async () => {
         const index = this.#options.committed();
         return { index, position: await this.#flushedNow() };
       },
       readerOptions: () => ({
         connection: { ...server, database, applicationName: `${APPLICATION_NAME} history` },
-        slot: this.#history.name,
+        slot: history.name,
         publication: PUBLICATION,
       }),
     };
@@ -315,7 +328,7 @@ export class DatabaseReplica {
 
   /** All that was written before this began has been looked at, for writes past the proxy too. */
   get hasReadWal(): boolean {
-    return this.#decoder.received >= this.#opened;
+    return this.#decoder !== undefined && this.#decoder.received >= this.#opened;
   }
 
   /** Brings the guard to the tables that are not in use. */
@@ -326,19 +339,21 @@ export class DatabaseReplica {
 
   /** How much WAL was durable when the history slot was last looked at; undefined before that. */
   get flushed(): Lsn | undefined {
-    return this.#history.flushed;
+    return this.#slots.history?.flushed;
   }
 
   /** Lets go of WAL that no node needs: all have committed up to `needed`. */
   async advanceHistory(needed: LogIndex): Promise<void> {
     const { handedOut, retention, log, database } = this.#options;
-    const surrender = await this.#history.advance(handedOut, () => this.#committedOrSent(), needed, retention);
+    const { history } = this.#slots;
+    if (history === undefined) return;
+    const surrender = await history.advance(handedOut, () => this.#committedOrSent(), needed, retention);
     if (surrender === undefined) return;
     const { from, reason } = surrender;
     const what =
       reason === 'retention'
         ? 'retention is exceeded'
-        : `slot ${this.#history.name} had lost its WAL (max_slot_wal_keep_size?), or was dropped, and begins anew`;
+        : `slot ${history.name} had lost its WAL (max_slot_wal_keep_size?), or was dropped, and begins anew`;
     log.warn(
       { database, needed, from },
       `${what}: a node that is away can no longer catch up from here and has to be copied anew`,
@@ -352,7 +367,7 @@ export class DatabaseReplica {
   }
 
   walSince(index: LogIndex): number {
-    return this.#history.walSince(index);
+    return this.#slots.history?.walSince(index) ?? 0;
   }
 
   /** Bytes of WAL that this database's slots hold back, by slot. */
@@ -404,7 +419,7 @@ export class DatabaseReplica {
 
   /** The transaction's changes are not needed any more. */
   release(gid: Gid): void {
-    this.#decoder.finished(gid);
+    this.#decoder?.finished(gid);
   }
 
   /** What replays wait for that have been running for at least `age` milliseconds; of those only that are due. */
@@ -453,9 +468,10 @@ export class DatabaseReplica {
     if (this.#closed) return;
     this.#closed = true;
     const pool = this.#pool as ApplyPool | undefined;
-    const decoder = this.#decoder as Decoder | undefined;
+    const slots = this.#slots as DatabaseSlots | undefined;
     pool?.end();
-    decoder?.stop();
+    slots?.close();
+    this.#decoder?.stop();
     for (const connection of this.#connections) connection.end();
     for (const client of [this.#control, this.#watch, this.#keeper]) {
       client.end().catch((error: unknown) => {

@@ -12,6 +12,7 @@ import type { Blocked } from './apply/blockers.ts';
 import { furthest } from './commit-origins.ts';
 import { DatabaseReplica, type Admission, type DatabaseReplicaOptions } from './database-replica.ts';
 import { HistoryServer, type HistoryAnswer, type HistoryRequest } from './history/history-server.ts';
+import type { UnseenWal } from './slots.ts';
 import type { TransactionSpool } from './spool.ts';
 
 /** What the local PostgreSQL reports to the cluster node. */
@@ -29,6 +30,10 @@ export interface ReplicaEvents {
   decoded(gid: Gid, database: string, data: Uint8Array | undefined): void;
   progress(gid: Gid): void;
   bypass(database: string, xid: number, relations: readonly string[]): void;
+  /** WAL of the database is gone that was not looked at for such writes. Throws if that can't be noted down. */
+  unseen(database: string, wal: UnseenWal): void;
+  /** Why what is written here would reach no other node; undefined: it would. Told before `up`, and when it changes. */
+  readiness(problem: string | undefined): void;
   replayed(rows: number, seconds: number): void;
 }
 
@@ -158,6 +163,7 @@ export class LocalReplica {
         this.#up = true;
         this.#problem = undefined;
         this.#options.log.info('connected to the local PostgreSQL');
+        this.#onReadiness();
         this.recover();
         void this.#fixGuards();
         return;
@@ -216,8 +222,27 @@ export class LocalReplica {
       },
       progress: (gid) => events.progress(gid),
       bypass: (xid, relations) => events.bypass(name, xid, relations),
+      slots: {
+        unseen: (wal) => events.unseen(name, wal),
+        inTheWay: (pid) => this.#endTransaction(pid),
+        readiness: () => {
+          if (generation === this.#generation && this.#up) this.#onReadiness();
+        },
+      },
       closed: (error) => this.#onClosed(error, generation),
     };
+  }
+
+  #onReadiness(): void {
+    const problems = [...this.#databases.values()].map(({ unready }) => unready);
+    this.#options.events.readiness(problems.find((problem) => problem !== undefined));
+  }
+
+  /** False if it is not one of a client of this proxy. */
+  #endTransaction(pid: number): boolean {
+    const victim = this.#options.victim(pid);
+    victim?.abort(slotAnew());
+    return victim !== undefined;
   }
 
   #onClosed(error: Error, generation: number): void {
@@ -577,6 +602,12 @@ export class LocalReplica {
     for (const database of this.#databases.values()) database.close();
   }
 }
+
+const slotAnew = (): PgError =>
+  new PgError('40001', 'could not serialize access: the slot that this node reads its WAL through begins anew', {
+    detail: 'The others would not be told of all that the transaction has changed.',
+    hint: 'Retry the transaction.',
+  });
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
 

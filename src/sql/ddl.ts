@@ -16,6 +16,10 @@ const TABLESPACE = unsupported(
   'tablespaces belong to one server',
   'Leave the TABLESPACE clause out; every node uses its own default.',
 );
+const TABLESPACE_ITSELF = unsupported(
+  'tablespaces belong to one server',
+  'Connect to the PostgreSQL of each node itself for this, as a superuser: its directory may be another one on each node.',
+);
 const QUERY_ROWS = unsupported(
   'a table cannot be created from a query yet',
   'Create the table with its columns first, then use INSERT … SELECT.',
@@ -50,7 +54,7 @@ const REFRESH = unsupported(
 const OBJECTS: Readonly<Partial<Record<string, StatementKind>>> = {
   OBJECT_SEQUENCE: SEQUENCE,
   OBJECT_DATABASE: onlyHere('databases'),
-  OBJECT_TABLESPACE: TABLESPACE,
+  OBJECT_TABLESPACE: TABLESPACE_ITSELF,
   OBJECT_EVENT_TRIGGER: onlyHere('event triggers'),
   OBJECT_PUBLICATION: onlyHere('publications'),
   OBJECT_SUBSCRIPTION: onlyHere('subscriptions'),
@@ -131,10 +135,10 @@ export const DDL_RULES: Readonly<Partial<Record<string, Rule>>> = {
 
   CreateSeqStmt: SEQUENCE,
   AlterSeqStmt: SEQUENCE,
-  CreateTableSpaceStmt: TABLESPACE,
-  DropTableSpaceStmt: TABLESPACE,
-  AlterTableSpaceOptionsStmt: TABLESPACE,
-  AlterTableMoveAllStmt: TABLESPACE,
+  CreateTableSpaceStmt: TABLESPACE_ITSELF,
+  DropTableSpaceStmt: TABLESPACE_ITSELF,
+  AlterTableSpaceOptionsStmt: TABLESPACE_ITSELF,
+  AlterTableMoveAllStmt: TABLESPACE_ITSELF,
   CreatedbStmt: onlyHere('databases'),
   DropdbStmt: onlyHere('databases'),
   AlterDatabaseStmt: onlyHere('databases'),
@@ -214,7 +218,7 @@ function alterCommand(command: Node): StatementKind | undefined {
     case 'AT_SetUnLogged':
       return UNLOGGED;
     case 'AT_SetTableSpace':
-      return TABLESPACE;
+      return TABLESPACE_ITSELF;
     case 'AT_EnableAlwaysTrig':
     case 'AT_EnableReplicaTrig':
     case 'AT_EnableAlwaysRule':

@@ -128,6 +128,12 @@ describe.each(servers)('pgmm check on $name without settings of its own', ({ bin
       ...{ max_connections: '20', fsync: 'off', synchronous_standby_names: 'other', synchronous_commit: 'local' },
     };
     const server = await startPostgres({ bin, settings });
+    if (server.major >= 18) {
+      const client = await server.connect();
+      await client.query(`ALTER SYSTEM SET idle_replication_slot_timeout = '1h'`);
+      await client.query('SELECT pg_reload_conf()');
+      await client.end();
+    }
     try {
       const results = byName(await checkPostgres(parseConfig(configFor(server), 'f')));
       const cures = Object.fromEntries(
@@ -141,6 +147,8 @@ describe.each(servers)('pgmm check on $name without settings of its own', ({ bin
         fsync: 'warning ALTER SYSTEM SET fsync = on;  SELECT pg_reload_conf();',
         synchronous_standby_names: 'warning ALTER SYSTEM RESET synchronous_standby_names;  SELECT pg_reload_conf();',
       });
+      if (server.major >= 18)
+        expect(cures['idle_replication_slot_timeout']).toContain('ALTER SYSTEM RESET idle_replication_slot_timeout;');
       expect(cures['max_replication_slots']).toMatch(server.major >= 18 ? /= 4;/ : /= 9;/);
     } finally {
       await server.stop();

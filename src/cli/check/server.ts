@@ -90,6 +90,13 @@ function checkModes(settings: Settings): CheckResult[] {
     const cure = `ALTER SYSTEM SET ${name} = on;  ${RELOAD}`;
     results.push(warning(name, 'off: acknowledged commits can be lost in a power failure', cure));
   }
+  // From 18 on. Nobody reads the history slot as long as no node is away.
+  if (!['', '0'].includes(setting('idle_replication_slot_timeout'))) {
+    const cure = `ALTER SYSTEM RESET idle_replication_slot_timeout;  ${RELOAD}`;
+    const found =
+      'set: what is kept for nodes that are away is thrown away, and what this node needs itself while its proxy is down';
+    results.push(warning('idle_replication_slot_timeout', found, cure));
+  }
   if (setting('synchronous_standby_names') !== '') {
     const cure = `ALTER SYSTEM RESET synchronous_standby_names;  ${RELOAD}`;
     const found = `'${setting('synchronous_standby_names')}': every prepare and commit also waits for that standby`;

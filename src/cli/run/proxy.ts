@@ -27,7 +27,7 @@ import { LocalReplica } from '../../replication/local-replica.ts';
 import { markPostgres, readPostgresIdentity } from '../../replication/postgres-identity.ts';
 import { TransactionSpool } from '../../replication/spool.ts';
 import { armFaultPoints } from '../../runtime/fault-points.ts';
-import { ZERO_LSN, type Gid, type LogIndex } from '../../runtime/ids.ts';
+import { formatLsn, ZERO_LSN, type Gid, type LogIndex } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { ConflictVictim } from '../../session/ports.ts';
 import { createListener, type Listener } from '../../session/listener.ts';
@@ -246,6 +246,13 @@ export class Proxy {
             'a write went to PostgreSQL without the proxy: this node now differs from the others',
           );
         },
+        unseen: (database, { from }) =>
+          this.#bypasses.addUnseen({
+            database,
+            from: from === undefined ? null : formatLsn(from),
+            at: new Date().toISOString(),
+          }),
+        readiness: (problem) => this.#node.step({ type: 'readiness', problem }),
         replayed: (rows, seconds) => {
           this.#metrics.replayRows.inc(rows);
           this.#metrics.phases.replay.observe(seconds);

@@ -2,6 +2,7 @@ import type { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
 import { Recloner, type Donor } from '../../cluster/reclone/recloner.ts';
+import { placeTablespaces, type OwnPlaces } from '../../cluster/reclone/tablespace-places.ts';
 import type { BypassRecord } from '../../cluster/bypass-record.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
@@ -9,10 +10,12 @@ import type { PeerLinks } from '../../cluster/peer-links.ts';
 import { clientConfig } from '../../config/client-config.ts';
 import type { Config } from '../../config/schema.ts';
 import { BaseBackup } from '../../replication/base-backup/base-backup.ts';
+import { readTablespaces, TABLESPACES, type Tablespace } from '../../replication/base-backup/tablespaces.ts';
 import type { LocalReplica } from '../../replication/local-replica.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
+import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
 import { dataNodes } from './parts.ts';
 
 export interface RecloneParts {
@@ -28,23 +31,40 @@ export interface RecloneParts {
   readonly complete: () => void;
 }
 
-export function createCloneServer({ postgres, databases, reclone, keepalive }: Config): CloneServer {
+export function createCloneServer(config: Config): CloneServer {
+  return new CloneServer(() => BaseBackup.begin(ownServer(config), config.reclone.maxRate));
+}
+
+function ownServer({ postgres, databases, keepalive }: Config): ConnectionOptions {
   const { host, port, user, password, ssl } = clientConfig(postgres);
-  return new CloneServer(() =>
-    BaseBackup.begin(
-      {
-        host: host ?? postgres.host,
-        port: port ?? postgres.port,
-        user: user ?? postgres.user,
-        password: typeof password === 'string' ? password : undefined,
-        ssl,
-        database: databases[0],
-        applicationName: 'pgmm copy',
-        keepalive,
-      },
-      reclone.maxRate,
-    ),
-  );
+  return {
+    host: host ?? postgres.host,
+    port: port ?? postgres.port,
+    user: user ?? postgres.user,
+    password: typeof password === 'string' ? password : undefined,
+    ssl,
+    database: databases[0],
+    applicationName: 'pgmm copy',
+    keepalive,
+  };
+}
+
+async function place(config: Config, donors: readonly Tablespace[]): Promise<readonly Tablespace[]> {
+  return placeTablespaces(donors, { set: config.reclone.tablespaces, present: await presentTablespaces(config) });
+}
+
+/** Where this node's PostgreSQL has its tablespaces. It may well be down, or not start any more. */
+async function presentTablespaces(config: Config): Promise<OwnPlaces['present']> {
+  try {
+    const server = await ServerConnection.connect(ownServer(config));
+    try {
+      return readTablespaces(await server.query(TABLESPACES));
+    } finally {
+      server.end();
+    }
+  } catch (error) {
+    return { problem: (error as Error).message };
+  }
 }
 
 export function createRecloner(config: Config, parts: RecloneParts): Recloner {
@@ -58,6 +78,7 @@ export function createRecloner(config: Config, parts: RecloneParts): Recloner {
     automatic: mode === 'automatic',
     data: canBePutInPlace ? new DataDirectory(dataDirectory) : undefined,
     ...{ wait, others, client, log, complete, directory: config.dataDir },
+    place: (found) => place(config, found),
     hopeless: () => catchUp.hopeless,
     isMember: () => node.core.state === 'member',
     worthKeeping: () => worthKeeping(parts),
@@ -67,11 +88,16 @@ export function createRecloner(config: Config, parts: RecloneParts): Recloner {
 
 /** Automatic copies are for data that others have, too. */
 function worthKeeping({ bypasses, replica }: RecloneParts): string | undefined {
-  const { count, last } = bypasses.current;
+  const { count, last, unseen } = bypasses.current;
   if (last !== null)
     return (
       `${count} transactions went past the proxy of this node, the last at ${last.at} on ${last.tables.join(', ')}, and their changes would be lost: ` +
       'see what is to be saved, then "pgmm reclone"'
+    );
+  if (unseen.length > 0)
+    return (
+      `writes may have gone past the proxy of this node before ${unseen[0].at}, in WAL that was lost, and their changes would be lost, too: ` +
+      'see what is to be saved (pgmm verify), then "pgmm reclone"'
     );
   return replica.hasReadWal ? undefined : 'it is not known yet whether writes went past the proxy of this node';
 }

@@ -227,7 +227,7 @@ export class Witness {
       voicelessPeers: this.#node.voiceless,
       inDoubt: [],
       advisoryLocks: [],
-      bypasses: { count: 0, last: null },
+      bypasses: { count: 0, last: null, unseen: [] },
       catchUp: null,
       reclone: null,
       postgres: { state: 'down', version: null, address: 'none' },

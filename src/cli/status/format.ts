@@ -12,6 +12,7 @@ export function formatStatus(status: ClusterStatus): string[] {
     ...describeVotes(status).map((line) => `  votes          ${line}`),
     ...(status.referee === null ? [] : [`  referee        ${describeReferee(status.referee)}`]),
     ...(bypasses.last === null ? [] : [`  bypassed       ${describeBypasses(bypasses.count, bypasses.last)}`]),
+    ...bypasses.unseen.map((one) => `  bypassed       ${describeUnseen(one)}`),
     ...(status.catchUp === null ? [] : [`  catching up    ${describeCatchUp(status.catchUp)}`]),
     ...(status.reclone === null ? [] : [`  copy of data   ${describeReclone(status.reclone)}`]),
     ...aligned([
@@ -67,6 +68,11 @@ function describeReferee({ server, state, problem }: NonNullable<ClusterStatus['
 function describeBypasses(count: number, last: NonNullable<ClusterStatus['bypasses']['last']>): string {
   const { at, database, xid, tables } = last;
   return `${count} times, last at ${at}: transaction ${xid} in database ${database} on ${tables.join(', ')}`;
+}
+
+function describeUnseen({ database, from, at }: ClusterStatus['bypasses']['unseen'][number]): string {
+  const where = from === null ? '' : ` from ${from} on`;
+  return `perhaps: the WAL of database ${database} was gone${where} at ${at}, before it was looked at`;
 }
 
 function describeCatchUp({

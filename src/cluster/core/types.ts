@@ -57,6 +57,8 @@ export type NodeEvent =
       readonly prepared: ReadonlyMap<Gid, string>;
     }
   | { readonly type: 'postgres-down' }
+  /** Why what is written to PostgreSQL would reach no other node, so that this one must not be a member; undefined: it would. */
+  | { readonly type: 'readiness'; readonly problem: string | undefined }
   | { readonly type: 'committed'; readonly index: LogIndex }
   /**
    * The answer to `gap`: all COMMIT entries after `from` and up to `to`, as a donor's history has them. `dependsOn` may be

@@ -1,11 +1,12 @@
 import { execFile } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { createReadStream, type Dirent } from 'node:fs';
 import { chown, cp, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { Manifest } from '../../replication/base-backup/manifest.ts';
+import type { Tablespace } from '../../replication/base-backup/tablespaces.ts';
+import { exists, filesBelow, hashOf, sync } from './files.ts';
+import { discardStaged, removeFormer, stagedFiles, stageTablespaces, swapTablespaces } from './tablespace-files.ts';
 
 /** What PostgreSQL itself keeps at the top of a data directory; everything else there is the operator's. */
 const OF_POSTGRES =
@@ -21,7 +22,8 @@ export interface Commands {
 /**
  * A data directory, and beside it the copy that is to take its place: `<path>.pgmm-copy`, and `<path>.pgmm-copy.complete` once it is whole and on
  * disk. That file goes last, so after a crash at any point the next run finds either an unfinished copy, which it throws away, or a complete one,
- * which it goes on to put in place.
+ * which it goes on to put in place. The copies of tablespaces grow in their locations in the same way (tablespace-files.ts); the links in the copy
+ * tell where those are.
  */
 export class DataDirectory {
   readonly path: string;
@@ -45,8 +47,14 @@ export class DataDirectory {
     await mkdir(this.copy, { mode: 0o700 });
   }
 
+  /** Makes room for tablespaces, after `beginCopy`. Gives the directories that they are to be unpacked in, by OID. */
+  async beginTablespaces(places: readonly Tablespace[]): Promise<ReadonlyMap<string, string>> {
+    return stageTablespaces(this, places);
+  }
+
   async discardCopy(): Promise<void> {
     await rm(this.#complete, { force: true });
+    await discardStaged(this.copy);
     await rm(this.copy, { recursive: true, force: true, maxRetries: 3 });
   }
 
@@ -55,15 +63,16 @@ export class DataDirectory {
    * owner. Everything is durable afterwards. Throws when something is missing or differs.
    */
   async completeCopy(manifest: Manifest): Promise<void> {
-    const expected = new Map(manifest.map((file) => [file.path, file]));
-    const found = await filesBelow(this.copy);
+    const expected = new Set(manifest.map(({ path }) => path));
+    const staged = await stagedFiles(this.copy);
+    const own = (await filesBelow(this.copy)).files.map((file) => relative(this.copy, file));
     for (const { path, size, sha256 } of manifest) {
-      const file = join(this.copy, path);
+      const file = staged.files.get(path) ?? join(this.copy, path);
       const { size: actual } = await stat(file);
       if (actual !== size) throw new Error(`the copy of ${path} has ${actual} bytes instead of ${size}`);
       if ((await hashOf(file)) !== sha256) throw new Error(`the copy of ${path} is damaged`);
     }
-    const unknown = found.files.map((file) => relative(this.copy, file)).filter((path) => !expected.has(path));
+    const unknown = [...own, ...staged.files.keys()].filter((path) => !expected.has(path));
     const strange = unknown.find((path) => !path.startsWith('pg_wal/'));
     if (strange !== undefined) throw new Error(`the copy has a file that its manifest does not know: ${strange}`);
     await this.#takeOwnFiles();
@@ -91,29 +100,48 @@ export class DataDirectory {
     const { uid, gid } = await stat(this.path);
     const isOther = process.getuid?.() === 0 && uid !== 0;
     const { files, directories } = await filesBelow(this.copy);
-    for (const path of [...files, ...directories]) {
+    const staged = await stagedFiles(this.copy);
+    for (const path of [...files, ...directories, ...staged.files.values(), ...staged.directories]) {
       if (isOther) await chown(path, uid, gid);
       await sync(path);
     }
   }
 
-  /** Stops PostgreSQL, puts the complete copy in the place of the data, and starts it again. Gives where the former data is, if it still is. */
+  /**
+   * Stops PostgreSQL, puts the complete copy in the place of the data, and starts it again. Gives where the former data is, if it still is. While the
+   * tablespaces change places there is no data directory, so that no PostgreSQL can be started which has others' files there.
+   */
   async install(commands: Commands, keepOld: boolean, now: Date): Promise<string | undefined> {
-    const old = `${this.path}.pgmm-old-${now.toISOString().replaceAll(/[-:]|\.\d+/g, '')}`;
-    let kept: string | undefined;
+    const suffix = await this.#suffix(now);
+    const old = `${this.path}.pgmm-old-${suffix}`;
     if (await exists(this.copy)) {
       await this.#stop(commands.stop);
-      if (await exists(this.path)) {
-        await rename(this.path, old);
-        kept = old;
-      }
+      if (await exists(this.path)) await rename(this.path, old);
+      await sync(dirname(this.path));
+      await swapTablespaces(this.copy, suffix);
       await rename(this.copy, this.path);
       await sync(dirname(this.path));
     }
     if ((await this.#postmaster()) === undefined) await shell(commands.start);
-    if (kept === undefined || keepOld) return kept;
-    await rm(kept, { recursive: true });
+    if (!(await exists(old))) return undefined;
+    if (keepOld) return old;
+    await removeFormer(old, this.path, suffix);
+    await rm(old, { recursive: true });
     return undefined;
+  }
+
+  /** What the names of the former data end in: the time of the first attempt, also when it is not the last. */
+  async #suffix(now: Date): Promise<string> {
+    const noted = await readFile(this.#complete, 'utf8');
+    if (noted !== '') return noted;
+    const suffix = now.toISOString().replaceAll(/[-:]|\.\d+/g, '');
+    const file = await open(`${this.#complete}.new`, 'w');
+    await file.writeFile(suffix);
+    await file.sync();
+    await file.close();
+    await rename(`${this.#complete}.new`, this.#complete);
+    await sync(dirname(this.path));
+    return suffix;
   }
 
   /** The copy is this node's data now. */
@@ -156,40 +184,5 @@ async function shell(command: string): Promise<void> {
   } catch (error) {
     const { stderr = '', message } = error as Error & { stderr?: string };
     throw new Error(`${command}: ${stderr.trim() === '' ? message : stderr.trim()}`, { cause: error });
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
-    throw error;
-  }
-}
-
-async function filesBelow(directory: string): Promise<{ files: string[]; directories: string[] }> {
-  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
-  const path = (entry: Dirent): string => join(entry.parentPath, entry.name);
-  return {
-    files: entries.filter((entry) => entry.isFile()).map(path),
-    directories: [...entries.filter((entry) => entry.isDirectory()).map(path), directory],
-  };
-}
-
-async function hashOf(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return hash.digest('hex');
-}
-
-/** A file, or a directory. */
-async function sync(path: string): Promise<void> {
-  const handle = await open(path, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

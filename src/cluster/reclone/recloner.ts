@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { BackupReceiver } from '../../replication/base-backup/backup-receiver.ts';
+import type { Tablespace } from '../../replication/base-backup/tablespaces.ts';
 import type { CloneClient } from './clone-client.ts';
 import type { DataDirectory } from './data-directory.ts';
 
@@ -49,6 +50,8 @@ export interface RecloneOptions {
   /** The other nodes with data. */
   readonly others: readonly NodeId[];
   readonly client: CloneClient;
+  /** Where the donor's tablespaces go on this node. Rejects if that is not known. */
+  readonly place: (donors: readonly Tablespace[]) => Promise<readonly Tablespace[]>;
   readonly hopeless: () => Hopeless | undefined;
   /** Members that can be reached, the best donor first. */
   readonly donors: () => readonly Donor[];
@@ -205,7 +208,8 @@ export class Recloner {
 
   async #receive(data: DataDirectory, donor: NodeId, need: Need): Promise<number> {
     await data.beginCopy();
-    const receiver = new BackupReceiver(data.copy);
+    const { place } = this.#options;
+    const receiver = new BackupReceiver(data.copy, async (found) => data.beginTablespaces(await place(found)));
     let bytes = 0;
     try {
       for (let end = false; !end;) {

@@ -4,9 +4,13 @@ import { readDataRow } from '../../wire/backend-messages.ts';
 import { Backend } from '../../wire/codes.ts';
 import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
 import { FrontendWriter } from '../../wire/frontend.ts';
+import { TABLESPACES } from './tablespaces.ts';
 
 export interface BaseBackupPiece {
-  /** Frames `[u32 length][CopyData of BASE_BACKUP]`, cut anywhere. */
+  /**
+   * Frames `[u32 length][CopyData of BASE_BACKUP]`, cut anywhere. Where there are tablespaces the first frame is `t` and a JSON array of their OIDs,
+   * names and locations, as BASE_BACKUP itself does not tell names.
+   */
   readonly bytes: Buffer;
   readonly end: boolean;
   /** Bytes of the whole data directory, as the server estimates. */
@@ -16,8 +20,7 @@ export interface BaseBackupPiece {
 /** Bytes read ahead of whoever takes them. */
 const READ_AHEAD = 4 * 1024 * 1024;
 const SLOT_PREFIX = 'pgmm_copy_';
-/** Of the second result set: where the tablespace is, null for the data directory itself, and its size in kB. */
-const LOCATION = 1;
+/** Of the second result set, which has the tablespaces and the data directory: kB. */
 const SIZE = 2;
 
 /**
@@ -41,15 +44,17 @@ export class BaseBackup {
     try {
       const slot = `${SLOT_PREFIX}${randomBytes(8).toString('hex')}`;
       await server.query(`CREATE_REPLICATION_SLOT ${slot} TEMPORARY PHYSICAL (RESERVE_WAL true)`);
-      return new BaseBackup(server, rate);
+      const tablespaces = await server.query(TABLESPACES);
+      return new BaseBackup(server, rate, tablespaces);
     } catch (error) {
       server.destroy();
       throw error;
     }
   }
 
-  private constructor(server: ServerConnection, rate: number) {
+  private constructor(server: ServerConnection, rate: number, tablespaces: readonly (readonly (string | null)[])[]) {
     this.#server = server;
+    if (tablespaces.length > 0) this.#push(Buffer.from(`t${JSON.stringify(tablespaces)}`));
     const kilobytes = Math.min(1024 * 1024, Math.max(32, Math.floor(rate / 1024)));
     const command =
       "BASE_BACKUP (LABEL 'pgmm', PROGRESS, CHECKPOINT 'fast', WAL, WAIT 0, MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256', " +
@@ -63,14 +68,8 @@ export class BaseBackup {
   #message(type: number, bytes: Buffer, start: number, end: number): void {
     if (type === Backend.rowDescription) this.#resultSets += 1;
     else if (type === Backend.dataRow && this.#resultSets === 2)
-      this.#tablespace(readDataRow(bytes.subarray(start, end)));
+      this.#total += Number(readDataRow(bytes.subarray(start, end))[SIZE] ?? 0) * 1024;
     else if (type === Backend.copyData) this.#push(bytes.subarray(start + 5, end));
-  }
-
-  #tablespace(row: readonly (string | null)[]): void {
-    this.#total += Number(row[SIZE] ?? 0) * 1024;
-    if (row[LOCATION] === null) return;
-    this.#fail(new Error(`the server has a tablespace in ${row[LOCATION]}, and tablespaces are not copied`));
   }
 
   #push(data: Buffer): void {

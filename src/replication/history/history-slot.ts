@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import type { ControlClient } from '../control-client.ts';
 import { formatLsn, logIndex, parseLsn, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
+import { findSlot, isUsable } from '../slots.ts';
 
 interface Sample {
   /** Monotonic milliseconds. */
@@ -27,6 +28,17 @@ export interface Surrender {
   readonly from: LogIndex;
 }
 
+export interface HistorySlotOptions {
+  readonly control: ControlClient;
+  /** Makes the slot of that name anew, in the place of what there is, and waits for what is under way in the server. */
+  readonly make: (name: string) => Promise<void>;
+  readonly name: string;
+  /** Where it is noted from where on the slot has everything. */
+  readonly file: string;
+  /** The highest index that is committed, or whose COMMIT PREPARED may have been sent. */
+  readonly committed: () => Promise<LogIndex>;
+}
+
 /** Samples that are kept; older ones are thinned out, which only makes the slot advance in larger steps. */
 const MAX_SAMPLES = 1000;
 /** Bytes of WAL for which advancing the slot, which decodes them once more, is worth it. */
@@ -40,6 +52,8 @@ const STEP = 16n * 1024n * 1024n;
 export class HistorySlot {
   readonly name: string;
   readonly #control: ControlClient;
+  /** Makes the slot of that name anew. */
+  readonly #make: (name: string) => Promise<void>;
   readonly #file: string;
   #from: LogIndex;
   #confirmed: Lsn;
@@ -47,29 +61,28 @@ export class HistorySlot {
   /** One look at a time: a new slot waits for what is in progress in the server. */
   #busy = false;
 
-  private constructor(control: ControlClient, name: string, file: string, from: LogIndex, confirmed: Lsn) {
+  private constructor(
+    { control, make }: Pick<HistorySlotOptions, 'control' | 'make'>,
+    name: string,
+    file: string,
+    from: LogIndex,
+    confirmed: Lsn,
+  ) {
     this.#control = control;
+    this.#make = make;
     this.name = name;
     this.#file = file;
     this.#from = from;
     this.#confirmed = confirmed;
   }
 
-  /**
-   * Creates the slot if it's missing, or of no use as its WAL is gone. `committed`: the highest index that is committed, or whose COMMIT PREPARED may
-   * have been sent.
-   */
-  static async open(
-    control: ControlClient,
-    name: string,
-    file: string,
-    committed: () => Promise<LogIndex>,
-  ): Promise<HistorySlot> {
-    const found = await find(control, name);
-    if (found?.isLost === false) {
-      return new HistorySlot(control, name, file, readNote(file) ?? (await committed()), found.confirmed);
-    }
-    const slot = new HistorySlot(control, name, file, 0 as LogIndex, ZERO_LSN);
+  /** Creates the slot if it's missing, or of no use as its WAL is gone. */
+  static async open(options: HistorySlotOptions): Promise<HistorySlot> {
+    const { control, name, file, committed } = options;
+    const found = await findSlot(control, name);
+    if (isUsable(found))
+      return new HistorySlot(options, name, file, readNote(file) ?? (await committed()), found.confirmed);
+    const slot = new HistorySlot(options, name, file, 0 as LogIndex, ZERO_LSN);
     await slot.#beginAnew(committed);
     return slot;
   }
@@ -77,15 +90,9 @@ export class HistorySlot {
   /** The slot is created in the place of what there is. It gives what is committed from then on, and no more is promised at any moment. */
   async #beginAnew(committed: () => Promise<LogIndex>): Promise<void> {
     await rm(this.#file, { force: true });
-    await this.#control.ask(
-      'SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1',
-      [this.name],
-    );
-    await this.#control.ask(`SELECT pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput', false, false)`, [
-      this.name,
-    ]);
+    await this.#make(this.name);
     const from = await committed();
-    const created = await find(this.#control, this.name);
+    const created = await findSlot(this.#control, this.name);
     if (created === undefined) throw new Error(`slot ${this.name} was dropped by somebody`);
     await this.#note(from);
     this.#from = from;
@@ -124,8 +131,8 @@ export class HistorySlot {
     if (this.#busy) return undefined;
     this.#busy = true;
     try {
-      const found = await find(this.#control, this.name);
-      if (found?.isLost === false) return await this.#moveOn(handedOut, needed, retention);
+      const found = await findSlot(this.#control, this.name);
+      if (isUsable(found)) return await this.#moveOn(handedOut, needed, retention);
       await this.#beginAnew(committed);
       return { reason: 'server', needed, from: this.#from };
     } finally {
@@ -175,19 +182,6 @@ export class HistorySlot {
     }
     await rename(`${this.#file}.new`, this.#file);
   }
-}
-
-async function find(
-  control: ControlClient,
-  name: string,
-): Promise<{ readonly isLost: boolean; readonly confirmed: Lsn } | undefined> {
-  const { rows } = await control.ask<{ confirmed: string | null; lost: boolean }>(
-    `SELECT confirmed_flush_lsn::pg_catalog.text AS confirmed, wal_status IS NOT DISTINCT FROM 'lost' AS lost
-     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`,
-    [name],
-  );
-  const row = rows.at(0);
-  return row && { isLost: row.lost, confirmed: parseLsn(row.confirmed ?? '0/0') };
 }
 
 /** Undefined when there is no note: then only what is committed from now on can be promised. */

@@ -29,7 +29,7 @@ const STATUS: ClusterStatus = {
   postgres: { state: 'up', version: '15.18', address: '/var/run/postgresql:5432' },
   catchUp: null,
   reclone: null,
-  bypasses: { count: 0, last: null },
+  bypasses: { count: 0, last: null, unseen: [] },
   clients: 3,
   referee: null,
   voiceless: null,

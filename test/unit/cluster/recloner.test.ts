@@ -59,6 +59,7 @@ describe('when a copy is made', () => {
       hopeless: () => ({ gone: new Set([TWO, THREE]), since: 0 }),
       donors: () => [{ node: TWO, bypassed: false }],
       worthKeeping: () => undefined,
+      place: (found) => Promise.resolve(found),
       isMember: () => false,
       complete: () => undefined,
       log: LOG,
@@ -146,12 +147,31 @@ describe('the record of writes past the proxy', () => {
     const record = new BypassRecord(root, LOG);
     expect(record.isEmpty).toBe(true);
     record.add(bypass);
-    expect(new BypassRecord(root, LOG).current).toEqual({ count: 1, last: bypass });
+    expect(new BypassRecord(root, LOG).current).toEqual({ count: 1, last: bypass, unseen: [] });
     record.add({ ...bypass, xid: 8 });
     record.stop();
     expect(new BypassRecord(root, LOG).current).toMatchObject({ count: 2, last: { xid: 8 } });
     forgetBypasses(root);
     expect(new BypassRecord(root, LOG).isEmpty).toBe(true);
+  });
+
+  it('knows of WAL that nobody looked at, of each database since when', () => {
+    const [at, later] = ['2026-01-01T00:00:00.000Z', '2026-01-02T00:00:00.000Z'];
+    new BypassRecord(root, LOG).addUnseen({ database: 'app', from: '0/16B3748', at });
+    const record = new BypassRecord(root, LOG);
+    expect(record.isEmpty).toBe(false);
+    record.addUnseen({ database: 'app', from: null, at: later });
+    record.add(bypass);
+    expect(new BypassRecord(root, LOG).current).toEqual({
+      count: 1,
+      last: bypass,
+      unseen: [{ database: 'app', from: '0/16B3748', at }],
+    });
+  });
+
+  it('of an earlier version is understood', () => {
+    writeFileSync(join(root, 'bypasses.json'), JSON.stringify({ count: 3, last: bypass }));
+    expect(new BypassRecord(root, LOG).current).toEqual({ count: 3, last: bypass, unseen: [] });
   });
 
   it('is not taken for a clean one when it is damaged', () => {

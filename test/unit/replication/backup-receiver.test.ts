@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { create } from 'tar';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -52,7 +52,9 @@ describe('what BASE_BACKUP sends', () => {
   });
 
   async function receive(bytes: Buffer, pieces: number) {
-    const receiver = new BackupReceiver(to);
+    const receiver = new BackupReceiver(to, (tablespaces) =>
+      Promise.resolve(new Map(tablespaces.map(({ oid, name }) => [oid, join(root, name)]))),
+    );
     for (let at = 0; at < bytes.length; at += pieces) await receiver.push(bytes.subarray(at, at + pieces));
     return receiver.finish();
   }
@@ -62,7 +64,31 @@ describe('what BASE_BACKUP sends', () => {
     expect(readFileSync(join(to, 'base/1/2'), 'utf8')).toBe(files[0].content);
   });
 
-  it('is not taken when it ends early, has a damaged manifest, or a tablespace', async () => {
+  it('has tablespaces in archives of their own, and a link to each, which is of no use here', async () => {
+    mkdirSync(join(root, 'fast'));
+    mkdirSync(join(root, 'donor/PG_18_1/5'), { recursive: true });
+    writeFileSync(join(root, 'donor/PG_18_1/5/7'), 'in it');
+    await create({ cwd: join(root, 'donor'), file: join(root, '16384.tar') }, ['PG_18_1']);
+    mkdirSync(join(root, 'from/pg_tblspc'));
+    symlinkSync(join(root, 'donor'), join(root, 'from/pg_tblspc/16384'));
+    await create({ cwd: join(root, 'from'), file: join(root, 'base.tar') }, ['base', 'pg_tblspc']);
+    const bytes = Buffer.concat([
+      frame('t', JSON.stringify([['16384', 'fast', join(root, 'donor')]])),
+      frame('n', `16384.tar\0${join(root, 'donor')}\0`),
+      frame('d', readFileSync(join(root, '16384.tar'))),
+      frame('n', 'base.tar\0\0'),
+      frame('d', readFileSync(join(root, 'base.tar'))),
+      frame('m', ''),
+      frame('d', manifest()),
+    ]);
+    expect(await receive(bytes, 1000)).toHaveLength(1);
+    expect(readFileSync(join(root, 'fast/PG_18_1/5/7'), 'utf8')).toBe('in it');
+    expect(readFileSync(join(to, 'base/1/2'), 'utf8')).toBe(files[0].content);
+    expect(existsSync(join(to, 'pg_tblspc'))).toBe(true);
+    expect(existsSync(join(to, 'pg_tblspc/16384'))).toBe(false);
+  });
+
+  it('is not taken when it ends early, has a damaged manifest, or a tablespace that was not announced', async () => {
     await expect(receive(sent.subarray(0, -1), 512)).rejects.toThrow('in the middle of a message');
     await expect(receive(sent.subarray(0, 4 + 1 + 10), 512)).rejects.toThrow();
     const damaged = Buffer.from(sent.toString('latin1').replace('"Size": 3000', '"Size": 3001'), 'latin1');
