@@ -11,6 +11,8 @@ import { waitFor } from '../support/wait-for.ts';
 const PATIENCE = { timeoutMs: 120_000 };
 const CLIENTS = 6;
 const ROUNDS = 3;
+/** What a node says of itself that can't use its new committers yet. */
+const STRICT_FOR_NOW = 'this node commits in the order';
 
 /** What the clients of a node are told whose proxy or PostgreSQL is killed: the connection ends, or the node says that it can't write now or doesn't know. */
 const OF_A_KILLED_NODE = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ended', '57P01', '57P03', '08006', '08007', '40001'];
@@ -106,6 +108,7 @@ describe('nodes that commit in the order "relaxed"', () => {
   });
   afterAll(() => cluster.stop());
 
+  const timesStrict = (node: number) => cluster.log(node, 'proxy').split(STRICT_FOR_NOW).length;
   const back = (node: number) => waitFor(`node ${node} is back`, () => isReady(cluster, node), PATIENCE);
 
   async function kill(node: number, what: string): Promise<void> {
@@ -113,15 +116,24 @@ describe('nodes that commit in the order "relaxed"', () => {
     await cluster.dev('kill', String(node), what);
   }
 
-  async function setOrder(node: number, commit: object): Promise<void> {
+  function configure(node: number, commit: object): void {
     const file = join(cluster.dir, `node${node}`, 'pgmm.yaml');
     writeFileSync(file, stringify({ ...(parse(readFileSync(file, 'utf8')) as object), commit }));
-    // Committers that are new are used from the second start on.
-    for (let start = 1; start <= 2; start++) {
-      await kill(node, 'proxy');
-      await cluster.dev('start', String(node), 'proxy');
-      await back(node);
-    }
+  }
+
+  /** Starts its proxy anew, and says whether that uses the committers that it is to have. */
+  async function restart(node: number): Promise<boolean> {
+    const before = timesStrict(node);
+    await kill(node, 'proxy');
+    await cluster.dev('start', String(node), 'proxy');
+    await back(node);
+    return timesStrict(node) === before;
+  }
+
+  async function setOrder(node: number, commit: object): Promise<void> {
+    configure(node, commit);
+    // Committers that are new are not used where something in progress began before they were there.
+    while (!(await restart(node)));
   }
 
   async function ask(node: number, sql: string, direct = false): Promise<string[][]> {
@@ -215,6 +227,27 @@ describe('nodes that commit in the order "relaxed"', () => {
     await cluster.dev('start', '1', 'both');
     await back(1);
     await expectAllThere();
+  });
+
+  it('commits strictly as long as something is in progress that began before the committers', async () => {
+    const older = new pg.Client({ connectionString: cluster.node(3).postgresUri });
+    await older.connect();
+    await older.query('BEGIN; SELECT pg_current_xact_id()');
+    configure(3, { order: 'relaxed', committers: 2 });
+    for (let start = 1; start <= 2; start++) {
+      expect(await restart(3)).toBe(false);
+      write([1, 2, 3]);
+      await more(50);
+      await expectAllThere();
+      expect(await origins(3)).toEqual([]);
+    }
+    await older.query('ROLLBACK');
+    await older.end();
+    expect(await restart(3)).toBe(true);
+    write([1, 2, 3]);
+    await more(50);
+    await expectAllThere();
+    expect(await origins(3)).toEqual(['0of2', '1of2']);
   });
 
   it('goes back to the order "strict", and to another number of committers', { timeout: 300_000 }, async () => {
