@@ -5,14 +5,13 @@ import { parse, stringify } from 'yaml';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
 import { startCluster, type TestCluster } from '../support/cluster.ts';
+import { restartProxy } from '../support/committers.ts';
 import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const PATIENCE = { timeoutMs: 120_000 };
 const CLIENTS = 6;
 const ROUNDS = 3;
-/** What a node says of itself that can't use its new committers yet. */
-const STRICT_FOR_NOW = 'this node commits in the order';
 
 /** What the clients of a node are told whose proxy or PostgreSQL is killed: the connection ends, or the node says that it can't write now or doesn't know. */
 const OF_A_KILLED_NODE = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ended', '57P01', '57P03', '08006', '08007', '40001'];
@@ -108,7 +107,6 @@ describe('nodes that commit in the order "relaxed"', () => {
   });
   afterAll(() => cluster.stop());
 
-  const timesStrict = (node: number) => cluster.log(node, 'proxy').split(STRICT_FOR_NOW).length;
   const back = (node: number) => waitFor(`node ${node} is back`, () => isReady(cluster, node), PATIENCE);
 
   async function kill(node: number, what: string): Promise<void> {
@@ -121,13 +119,9 @@ describe('nodes that commit in the order "relaxed"', () => {
     writeFileSync(file, stringify({ ...(parse(readFileSync(file, 'utf8')) as object), commit }));
   }
 
-  /** Starts its proxy anew, and says whether that uses the committers that it is to have. */
   async function restart(node: number): Promise<boolean> {
-    const before = timesStrict(node);
-    await kill(node, 'proxy');
-    await cluster.dev('start', String(node), 'proxy');
-    await back(node);
-    return timesStrict(node) === before;
+    killed.add(node);
+    return restartProxy(cluster, node);
   }
 
   async function setOrder(node: number, commit: object): Promise<void> {
