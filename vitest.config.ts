@@ -3,6 +3,11 @@ import { defineConfig } from 'vitest/config';
 /** Where .ci/run wants the machine-readable report; without it only the usual output is printed. */
 const report = process.env['PGMM_TEST_REPORT'];
 
+/** Of test/postgres: those that kill, pause or cut off nodes, and those that load the machine as much as they can. */
+const ALONE = ['advisory-locks', 'cluster-pgbench', 'dev-lifecycle', 'dev', 'read-levels', 'replay-large'].map(
+  (name) => `test/postgres/${name}.test.ts`,
+);
+
 export default defineConfig({
   test: {
     teardownTimeout: 60_000,
@@ -20,12 +25,24 @@ export default defineConfig({
       {
         test: {
           name: 'postgres',
-          include: ['test/{postgres,faults,consistency}/**/*.test.ts'],
+          include: ['test/postgres/**/*.test.ts'],
+          exclude: ALONE,
           testTimeout: 180_000,
           hookTimeout: 180_000,
-          // Every file runs real servers, and timing is part of what they test: one file at a time.
-          fileParallelism: false,
+          // Real servers that wait more than they compute: two files keep a machine of two cores busy.
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: 'faults',
+          include: ['test/{faults,consistency}/**/*.test.ts', ...ALONE],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+          // Timing is part of what they test: one file at a time.
+          fileParallelism: false,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

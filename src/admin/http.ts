@@ -86,7 +86,7 @@ export class AdminServer {
         send(response, 200, 'text/plain', 'ok\n');
         return;
       case '/readyz': {
-        const { writable, reasons, node } = source.status();
+        const { writable, reasons, node } = source.readiness();
         sendJson(response, writable ? 200 : 503, { ready: writable, node, reasons });
         return;
       }

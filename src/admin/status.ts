@@ -68,4 +68,9 @@ export interface PostgresStatus {
 /** Answers from memory: it is asked at every poll of the status page and every health check. */
 export interface StatusSource {
   status(): ClusterStatus;
+  /** The same as in the status, without what grows with the work in progress: load balancers ask often. */
+  readiness(): Readiness;
 }
+
+/** Whether writes are accepted here, and why not. */
+export type Readiness = Pick<ClusterStatus, 'node' | 'writable' | 'reasons'>;

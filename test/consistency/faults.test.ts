@@ -59,7 +59,12 @@ describe(`consistency under faults, seed ${SEED}`, () => {
 
   beforeAll(async () => {
     cluster = await (await startCluster()).ready();
-    target = { name: 'cluster', uris: () => NODES.map((node) => cluster.node(node).uri), tellsOutcomes: true };
+    target = {
+      name: 'cluster',
+      uris: () => NODES.map((node) => cluster.node(node).uri),
+      tellsOutcomes: true,
+      order: 'strict',
+    };
   });
   afterAll(() => cluster.stop());
 

@@ -107,7 +107,7 @@ async function finish(
   const failures: Record<string, number> = {};
   for (const one of sessions)
     for (const [code, n] of Object.entries(one.failures)) failures[code] = (failures[code] ?? 0) + n;
-  const forbids = (finding: Finding) => kind.forbids(finding.kind, level);
+  const forbids = (finding: Finding) => kind.forbids(finding.kind, level, target.order);
   return {
     name: kind.name,
     transactions,
@@ -136,11 +136,12 @@ async function prepare(target: Target, kinds: readonly WorkloadKind[]): Promise<
   await client.end();
 }
 
-/** A write comes after all that was decided before: a node that shows it has all of that. */
+/** A write comes after all that was decided before: a node that shows it to a strict read has all of that, without gaps. */
 async function fence(nodes: readonly pg.Client[]): Promise<void> {
   const run = randomUUID();
   await nodes[0].query('CREATE TABLE IF NOT EXISTS fence (run text)');
   await nodes[0].query('INSERT INTO fence VALUES ($1)', [run]);
+  for (const node of nodes) await node.query('SET multimaster.read_level = strict');
   for (const [i, node] of nodes.entries())
     await waitFor(
       `node ${i + 1} has all that was decided`,

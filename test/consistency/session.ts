@@ -3,7 +3,7 @@ import type { Rng } from '../sim/rng.ts';
 import type { Outcome } from './checker/history.ts';
 import { isUnknown } from '../faults/operations.ts';
 import type { Doubt } from './doubts.ts';
-import type { Level } from './levels.ts';
+import type { CommitOrder, Level } from './levels.ts';
 
 /** Where sessions connect to: the nodes of a cluster, or one server that is its own only node. */
 export interface Target {
@@ -11,6 +11,8 @@ export interface Target {
   readonly uris: () => readonly string[];
   /** Whether it can be asked what became of a transaction. */
   readonly tellsOutcomes: boolean;
+  /** In which order its nodes commit what is decided. */
+  readonly order: CommitOrder;
 }
 
 export interface SessionOptions {

@@ -21,7 +21,7 @@ describe('a node that is away for longer than others keep what it needs', () => 
     for (const node of [1, 2]) {
       const file = join(cluster.dir, `node${node}`, 'pgmm.yaml');
       const config = parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
-      writeFileSync(file, stringify({ ...config, retention: { wal: '32MB' }, reclone: { max_rate: '12MB' } }));
+      writeFileSync(file, stringify({ ...config, retention: { wal: '32MB' }, reclone: { max_rate: '24MB' } }));
       await cluster.dev('kill', String(node), 'proxy');
       await cluster.dev('start', String(node), 'proxy');
       await back(node);
@@ -67,7 +67,7 @@ describe('a node that is away for longer than others keep what it needs', () => 
     async () => {
       await cluster.dev('kill', '3', 'both');
       const write = () =>
-        client.query(`INSERT INTO t (filler) SELECT repeat(md5(i::text), 30) FROM generate_series(1, 5000) i`);
+        client.query(`INSERT INTO t (filler) SELECT repeat(md5(i::text), 30) FROM generate_series(1, 2500) i`);
       await waitFor('the others go on', () => write().then(() => true), PATIENCE);
       // Several samples of where the WAL was, some seconds apart, lie beyond the limit then.
       const surrendered = (node: number) => cluster.log(node, 'proxy').includes('retention is exceeded');

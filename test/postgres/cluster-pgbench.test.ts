@@ -7,7 +7,7 @@ import type { TestCluster } from '../support/cluster.ts';
 
 const run = promisify(execFile);
 /** Seconds of load per mode; a minute by hand, a few seconds in CI. */
-const SECONDS = Number(process.env['PGMM_TEST_SECONDS'] ?? 4);
+const SECONDS = Number(process.env['PGMM_TEST_SECONDS'] ?? 2);
 const NODES = [1, 2, 3];
 const MODES = ['simple', 'extended', 'prepared'] as const;
 

@@ -1,10 +1,12 @@
 import type pg from 'pg';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { decodeLocks, type Locks } from '../../src/replication/row-locks/lock-record.ts';
 import { LockSurvey } from '../../src/replication/row-locks/lock-survey.ts';
 import { connectForText } from '../../src/replication/text-settings.ts';
 import { lsn, parseLsn, type Lsn } from '../../src/runtime/ids.ts';
+import type { ServerConnection } from '../../src/wire/connection.ts';
 import { installedBin, startPostgres, type TestPostgres } from '../support/postgres.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const versions: [string, string | undefined][] = [['from npm', undefined]];
 if (installedBin !== undefined) versions.push(['installed', installedBin]);
@@ -22,20 +24,20 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
   let postgres: TestPostgres;
   let client: pg.Client;
   let other: pg.Client;
+  let connection: ServerConnection;
   let survey: LockSurvey;
   let count = 0;
 
   beforeAll(async () => {
-    postgres = await startPostgres({ bin });
-    client = await postgres.connect();
-    other = await postgres.connect();
-    survey = await LockSurvey.open(
-      await connectForText({
-        ...{ host: postgres.host, port: postgres.port, user: 'postgres', database: 'postgres' },
-        applicationName: 'survey',
-      }),
-      'live',
-    );
+    // The standby never comes: whoever wants to wait for it does so until it is cancelled.
+    postgres = await startPostgres({ bin, settings: { synchronous_standby_names: 'absent' } });
+    client = await postgres.connect({ options: '-c synchronous_commit=local' });
+    other = await postgres.connect({ options: '-c synchronous_commit=local' });
+    connection = await connectForText({
+      ...{ host: postgres.host, port: postgres.port, user: 'postgres', database: 'postgres' },
+      applicationName: 'survey',
+    });
+    survey = await LockSurvey.open(connection, 'live');
     // Keeps the WAL of whatever is under way, as a node's live slot does.
     await client.query("SELECT pg_create_logical_replication_slot('live', 'pgoutput', false, true)");
     await client.query(`
@@ -164,6 +166,30 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
     expect(await found(['LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE'])).toEqual(['table t SHARE ROW EXCLUSIVE']);
     expect(await found(["INSERT INTO t VALUES (99, 'x')", 'LOCK TABLE ONLY parent'])).toEqual([
       'table parent ACCESS EXCLUSIVE',
+    ]);
+  });
+
+  it('waits for the locks of a PREPARE that waits for a standby', async () => {
+    const from = await position();
+    await client.query('BEGIN; LOCK TABLE t IN SHARE ROW EXCLUSIVE MODE; SET LOCAL synchronous_commit = on');
+    const { rows } = await client.query<{ pid: number; xid: string }>(
+      'SELECT pg_backend_pid() AS pid, pg_current_xact_id()::xid::text AS xid',
+    );
+    const [{ pid, xid }] = rows;
+    const prepared = client.query("PREPARE TRANSACTION 'slow'");
+    await waitFor('PREPARE waits', async () => {
+      const waits = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
+      return (await other.query(waits, [pid])).rows.length > 0;
+    });
+    const asked = vi.spyOn(connection, 'query');
+    const found = survey.look({ xid: Number(xid), from, to: await position() });
+    await waitFor('it has been asked for often', () => asked.mock.calls.length > 15);
+    asked.mockRestore();
+    await other.query('SELECT pg_cancel_backend($1)', [pid]);
+    await prepared;
+    const records = await found.finally(() => client.query("ROLLBACK PREPARED 'slow'"));
+    expect(records.flatMap((record) => described(decodeLocks(record.subarray(4))))).toEqual([
+      'table t SHARE ROW EXCLUSIVE',
     ]);
   });
 

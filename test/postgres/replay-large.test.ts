@@ -67,15 +67,17 @@ describe(`replay of ${SIZE} MB in one transaction`, () => {
   });
 
   it('inserts what a query gives, where there is no key', { timeout: TIMEOUT }, async () => {
-    const sql = `INSERT INTO large_bag SELECT i % 1000, repeat('y', ${ROW_BYTES - 20}) FROM generate_series(1, ${ROWS}) i`;
-    await measured('INSERT … SELECT', SIZE, () => c.on(2, sql));
+    const rows = Math.round(ROWS / 2);
+    const sql = `INSERT INTO large_bag SELECT i % 1000, repeat('y', ${ROW_BYTES - 20}) FROM generate_series(1, ${rows}) i`;
+    await measured('INSERT … SELECT', SIZE / 2, () => c.on(2, sql));
     await c.expectSame(120_000);
     await c.run('TRUNCATE large_bag');
   });
 
-  it('updates every row', { timeout: TIMEOUT * 3 }, async () => {
-    await measured('UPDATE', SIZE, () => c.on(3, `UPDATE large SET n = n + 1, v = 'z' || substr(v, 2)`));
-    expect(await count('n = 0')).toBe(0);
+  it('updates every other row', { timeout: TIMEOUT * 2 }, async () => {
+    const sql = `UPDATE large SET n = n + 1, v = 'z' || substr(v, 2) WHERE id % 2 = 0`;
+    await measured('UPDATE', SIZE / 2, () => c.on(3, sql));
+    expect(await count(`v LIKE 'z%'`)).toBe(ROWS / 2);
     await c.expectSame(120_000);
   });
 

@@ -90,6 +90,7 @@ export class TestCluster {
     const other = options.settings !== undefined && {
       PGMM_DEV_PROXY_COMMAND: JSON.stringify([process.execPath, ...TSX, inRoot('test/support/proxy-with.ts'), 'run']),
       PGMM_TEST_CONFIG: JSON.stringify(options.settings),
+      PGMM_TEST_MAIN: program(false).at(-1),
     };
     const [command, ...words] = [
       ...(options.within ?? []),

@@ -4,6 +4,14 @@ import { createServer } from 'node:net';
 /** Below what operating systems hand out by themselves, so that no outgoing connection takes one in between. */
 const LOWEST = 10_000;
 const HIGHEST = 32_000;
+/**
+ * Test files that run at a time each draw from a range of their own: what is free now may be taken before it is used. The last ports that
+ * are derived from the first one stand some hundreds above it.
+ */
+const RANGES = 2;
+const RANGE = Math.floor((HIGHEST - LOWEST) / RANGES);
+const DERIVED = 1000;
+const BEGIN = LOWEST + (Number(process.env['VITEST_POOL_ID'] ?? 1) % RANGES) * RANGE;
 
 /** A port that nothing listens on. */
 export async function freePort(): Promise<number> {
@@ -34,5 +42,5 @@ export async function occupy(port: number): Promise<() => Promise<void>> {
 }
 
 function randomPort(): number {
-  return LOWEST + Math.floor(Math.random() * (HIGHEST - LOWEST));
+  return BEGIN + Math.floor(Math.random() * (RANGE - DERIVED));
 }

@@ -36,6 +36,8 @@ export class ReplayCluster {
       const ready = await Promise.all(nodes.map(({ metrics }) => fetch(new URL('/readyz', metrics))));
       return ready.every(({ ok }) => ok);
     });
+    // None of these tests is about a loss of power, and every commit flushes three times on each node.
+    await Promise.all(nodes.map(({ postgresUri }) => turnFsyncOff(postgresUri)));
     return new ReplayCluster(cluster, await Promise.all(nodes.map(({ uri }) => connect(uri))));
   }
 
@@ -161,6 +163,14 @@ export class ReplayCluster {
     await Promise.all(this.clients.map((client) => client.end().catch(() => undefined)));
     await this.cluster.stop();
   }
+}
+
+async function turnFsyncOff(uri: string): Promise<void> {
+  const client = new pg.Client({ connectionString: uri });
+  await client.connect();
+  await client.query('ALTER SYSTEM SET fsync = off');
+  await client.query('SELECT pg_reload_conf()');
+  await client.end();
 }
 
 async function connect(uri: string): Promise<pg.Client> {

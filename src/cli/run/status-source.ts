@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { DIRECTIONS, type Direction, type Metrics } from '../../admin/metrics.ts';
-import type { ClusterStatus, NodeStatus, StatusSource } from '../../admin/status.ts';
+import type { ClusterStatus, NodeStatus, Readiness, StatusSource } from '../../admin/status.ts';
 import type { BypassRecord } from '../../cluster/bypass-record.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import { CatchUpProgress } from '../../cluster/catch-up-progress.ts';
@@ -58,19 +58,22 @@ export class NodeStatusSource implements StatusSource {
     this.#parts = parts;
   }
 
+  readiness(): Readiness {
+    const { config, node } = this.#parts;
+    const reason = node.unwritable;
+    return { node: config.node, writable: reason === undefined, reasons: reason === undefined ? [] : [reason] };
+  }
+
   status(): ClusterStatus {
     const { config, node, raft, replica, listener } = this.#parts;
     const { role, term, leader, lastIndex, commitIndex } = raft.status;
-    const reason = node.unwritable;
     return {
       version: VERSION,
       cluster: config.cluster.name,
-      node: config.node,
+      ...this.readiness(),
       role: role === 'leader' ? 'leader' : role === 'follower' ? 'follower' : 'candidate',
       term,
       leader,
-      writable: reason === undefined,
-      reasons: reason === undefined ? [] : [reason],
       log: { last: lastIndex, committed: commitIndex },
       nodes: dataNodes(config).map((other) => this.#node(other)),
       referee: this.#parts.referee?.status ?? null,

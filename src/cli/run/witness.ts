@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { AdminServer } from '../../admin/http.ts';
 import { Metrics } from '../../admin/metrics.ts';
-import type { ClusterStatus } from '../../admin/status.ts';
+import type { ClusterStatus, Readiness } from '../../admin/status.ts';
 import { CatchUp } from '../../cluster/catch-up.ts';
 import { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
@@ -22,6 +22,7 @@ import type { Logger } from '../../runtime/log.ts';
 import { createLinks, createRaft, dataNodes, decisionLog, ELECTION_TICKS, lastIndexOf, nodeSettings } from './parts.ts';
 
 const VERSION = '0.1.0';
+const IS_WITNESS = 'this node is a witness: it votes, and holds no data';
 /** Entries of the log that gather before they are compacted: nobody here reads them again. */
 const COMPACT_EVERY = 1000;
 /** Milliseconds between two looks at what every node has committed, and at who leads. */
@@ -107,7 +108,7 @@ export class Witness {
     this.#admin = new AdminServer({
       ...config.admin,
       metrics: this.#metrics,
-      source: { status: () => this.#status() },
+      source: { status: () => this.#status(), readiness: () => this.#readiness() },
     });
   }
 
@@ -203,14 +204,16 @@ export class Witness {
     }
   }
 
+  #readiness(): Readiness {
+    return { node: this.#config.node, writable: false, reasons: [IS_WITNESS] };
+  }
+
   #status(): ClusterStatus {
     const { role, term, leader, lastIndex, commitIndex } = this.#raft.status;
     const { guard } = this.#node.core;
     return {
-      ...{ version: VERSION, cluster: this.#config.cluster.name, node: this.#config.node, term, leader },
+      ...{ version: VERSION, cluster: this.#config.cluster.name, ...this.#readiness(), term, leader },
       role: role === 'leader' ? 'leader' : role === 'follower' ? 'follower' : 'candidate',
-      writable: false,
-      reasons: ['this node is a witness: it votes, and holds no data'],
       log: { last: lastIndex, committed: commitIndex },
       nodes: dataNodes(this.#config).map(({ id, client }) => {
         const committed = this.#node.heardOf(id)?.committed ?? null;

@@ -7,6 +7,7 @@ import { readDataRowBytes } from '../../wire/backend-messages.ts';
 import type { ServerConnection } from '../../wire/connection.ts';
 import { FrontendWriter } from '../../wire/frontend.ts';
 import { tableName } from '../apply/statements.ts';
+import { handedOver } from './hand-over.ts';
 import { encodeLocks, type LockMode, type RowLocks, type TableLock } from './lock-record.ts';
 import { TransactionLocks, type LockedFile, type LockStrength, type RowLock } from './transaction-locks.ts';
 import { WAL_PAGE, WalReader } from './wal-reader.ts';
@@ -164,16 +165,8 @@ export class LockSurvey {
     throw new PgError('58030', 'the WAL of a transaction that locked rows ends before the transaction does');
   }
 
-  /**
-   * PREPARE is in the WAL before the transaction's locks have gone over from its backend to what pg_locks shows of it: all of them have when the
-   * backend has let go of the transaction id (PrepareTransaction in xact.c). A matter of microseconds.
-   */
-  async #handedOver(xid: number): Promise<void> {
-    while ((await this.#connection.query(`EXECUTE preparing ('${xid}')`)).length > 0);
-  }
-
   async #tables(xid: number): Promise<TableLock[]> {
-    await this.#handedOver(xid);
+    await handedOver(async () => (await this.#connection.query(`EXECUTE preparing ('${xid}')`)).length > 0);
     const rows = await this.#connection.query(`EXECUTE tables ('${xid}')`);
     return rows.map(([schema, table, mode]) => ({
       schema: schema ?? '',

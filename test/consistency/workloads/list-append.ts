@@ -30,7 +30,7 @@ export function listAppend(recency: Recency): WorkloadKind {
       `INSERT INTO ${table} SELECT i, '{}' FROM generate_series(1, ${KEYS / 2}) i`,
     ],
     remoteApply: recency === 'remote_apply',
-    forbids: (kind, level) => isForbidden(kind as AnomalyKind, level),
+    forbids: (kind, level, order) => isForbidden(kind as AnomalyKind, level, order),
     create: () => {
       const transactions: Transaction[] = [];
       let values = 0;

@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import type { Rng } from '../../sim/rng.ts';
-import type { Level } from '../levels.ts';
+import type { CommitOrder, Level } from '../levels.ts';
 import type { Session } from '../session.ts';
 
 export interface Finding {
@@ -23,8 +23,8 @@ export interface WorkloadKind {
   /** Whether writers wait until every node shows what they wrote. */
   readonly remoteApply?: boolean;
   create(): Workload;
-  /** Whether a server must never show this at the level. */
-  forbids(kind: string, level: Level): boolean;
+  /** Whether nodes that commit in this order must never show this at the level. */
+  forbids(kind: string, level: Level, order: CommitOrder): boolean;
 }
 
 export const always = (): boolean => true;

@@ -40,12 +40,13 @@ const STATUS: ClusterStatus = {
 describe('the admin server', () => {
   const metrics = new Metrics();
   let status: ClusterStatus;
+  const readiness = () => ({ node: status.node, writable: status.writable, reasons: status.reasons });
   let server: AdminServer;
   let base: string;
 
   beforeEach(async () => {
     status = STATUS;
-    server = new AdminServer({ host: '127.0.0.1', port: 0, metrics, source: { status: () => status } });
+    server = new AdminServer({ host: '127.0.0.1', port: 0, metrics, source: { status: () => status, readiness } });
     await server.start();
     base = `http://127.0.0.1:${server.address().port}`;
   });
@@ -86,10 +87,14 @@ describe('the admin server', () => {
         status: () => {
           throw new Error('not yet');
         },
+        readiness,
       },
     });
     await broken.start();
-    expect((await fetch(`http://127.0.0.1:${broken.address().port}/status`)).status).toBe(500);
+    const at = `http://127.0.0.1:${broken.address().port}`;
+    expect((await fetch(`${at}/status`)).status).toBe(500);
+    // Asked often, and needs no list of all that is under way.
+    expect((await fetch(`${at}/readyz`)).status).toBe(200);
     await broken.stop();
   });
 });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { check, countKinds, type CheckOptions } from '../../consistency/checker/check.ts';
+import { check, countKinds, type AnomalyKind, type CheckOptions } from '../../consistency/checker/check.ts';
 import type { Outcome, Step, Transaction } from '../../consistency/checker/history.ts';
+import { isForbidden } from '../../consistency/levels.ts';
 
 /** Steps as text: `a+1` appends 1 to a, `a=1,2` reads it. */
 function transaction(id: number, text: string, more: Partial<Transaction> = {}): Transaction {
@@ -102,5 +103,19 @@ describe('histories with known anomalies', () => {
     // Nobody knows when: neither a later one of its session nor a strict one has to show it.
     const later = transaction(2, 'a=', { process: 1, begun: 200, ended: 201, strict: true });
     expect(check({ transactions: [told('committed'), later], final: final(1) }, { process: true })).toEqual([]);
+  });
+});
+
+describe('nodes that commit in the order "relaxed"', () => {
+  const isAllowed = (kind: AnomalyKind) => !isForbidden(kind, 'REPEATABLE READ', 'relaxed');
+
+  it('may let readers disagree on the order of two commits, and nothing else', () => {
+    const fork = [transaction(1, 'a+1'), transaction(2, 'b+1'), transaction(3, 'a=1 b='), transaction(4, 'a= b=1')];
+    const kinds = check({ transactions: fork }).map(({ kind }) => kind);
+    expect(new Set(kinds)).toEqual(new Set(['G-nonadjacent']));
+    expect(kinds.every(isAllowed)).toBe(true);
+    expect(isForbidden('G-nonadjacent', 'REPEATABLE READ', 'strict')).toBe(true);
+    const never: AnomalyKind[] = ['lost-update', 'stale-read', 'G-single', 'G-single-process', 'G1c', 'lost-append'];
+    expect(never.filter(isAllowed)).toEqual([]);
   });
 });

@@ -119,6 +119,12 @@ export class Bench {
     this.#client = Buffer.alloc(0);
   }
 
+  /** The server goes on with what it was told to hold. */
+  proceed(): void {
+    this.#feed(this.server.proceed(), (part) => this.engine.fromServer(part));
+    this.#exchange();
+  }
+
   /** The transcript of what the client is told. */
   async say(...parts: Buffer[]): Promise<string[]> {
     this.#feed(Buffer.concat(parts), (part) => {

@@ -30,6 +30,9 @@ export class FakeServer {
   readonly failures: string[] = [];
   /** So many of the next INSERTs wait until they are interrupted. */
   waits = 0;
+  /** First words of statements of which the next ones don't begin until they are interrupted or let go. */
+  readonly held: string[] = [];
+  #heldText = '';
   #waiting: 'simple' | 'extended' | undefined;
   status: TransactionStatus = 'I';
   #wrote = false;
@@ -64,6 +67,16 @@ export class FakeServer {
     const out = this.#fail('57014', 'canceling statement due to user request');
     if (how === 'simple') out.push(readyForQuery(this.status));
     else this.#skipping = true;
+    return Buffer.concat([...out, this.receive(Buffer.alloc(0))]);
+  }
+
+  /** What is held begins, and ends, after all. */
+  proceed(): Buffer {
+    const how = this.#waiting;
+    this.#waiting = undefined;
+    if (how === undefined) throw new Error('nothing is held');
+    const out = this.#carryOut(this.#heldText);
+    if (how === 'simple') out.push(readyForQuery(this.status));
     return Buffer.concat([...out, this.receive(Buffer.alloc(0))]);
   }
 
@@ -132,6 +145,14 @@ export class FakeServer {
 
   #run(sql: string): Buffer[] {
     if (!sql.includes('multimaster.read_level')) this.executed.push(sql.replace(/'pgmm:gid', '[^']*'/, 'gid'));
+    if (this.held.length === 0 || !sql.startsWith(this.held[0])) return this.#carryOut(sql);
+    this.held.shift();
+    this.#heldText = sql;
+    this.#waiting = 'extended';
+    return [];
+  }
+
+  #carryOut(sql: string): Buffer[] {
     const word = /^\w*/.exec(sql.toUpperCase())![0];
     if (this.status === 'E' && word !== 'ROLLBACK' && word !== 'COMMIT') return this.#fail('25P02', 'aborted');
     switch (word) {

@@ -124,6 +124,71 @@ describe('a statement that is the whole of a transaction and loses a conflict', 
   });
 });
 
+describe('an abort that hits what the session itself has sent', () => {
+  const OVERRULED = new PgError('40001', 'another node was first');
+  const PROTOCOLS: [string, Buffer][] = [
+    ['a Query', send.query(INSERT)],
+    ['a batch', Buffer.concat([send.run(INSERT), send.sync()])],
+  ];
+
+  it.each(PROTOCOLS)('BEGIN: it is a lost conflict like any other, %s', async (_name, say) => {
+    const bench = losing(0);
+    bench.server.held.push('BEGIN');
+    expect(await bench.say(say)).toEqual([]);
+    bench.engine.abort(OVERRULED);
+    expect((await bench.say()).slice(-2)).toEqual(['C INSERT 0 1', 'Z I']);
+    expect(bench.events.filter((event) => event === 'repeated')).toHaveLength(1);
+    expect(bench.begun).toHaveLength(1);
+  });
+
+  it.each(PROTOCOLS)(
+    'BEGIN: the client is told of the conflict, and not of a cancel request, %s',
+    async (_name, say) => {
+      const bench = losing(0, { statementRetries: 0 });
+      bench.server.held.push('BEGIN');
+      await bench.say(say);
+      bench.engine.abort(OVERRULED);
+      const heard = await bench.say();
+      expect(heard.slice(-2)).toEqual(['E ERROR 40001 another node was first', 'Z I']);
+      expect(heard.join()).not.toContain('57014');
+      expect((await bench.say(say)).slice(-2)).toEqual(['C INSERT 0 1', 'Z I']);
+    },
+  );
+
+  it.each(PROTOCOLS)('ROLLBACK: one that comes once more is no news until it has ended, %s', async (_name, say) => {
+    const bench = losing(0);
+    bench.server.waits = 1;
+    bench.server.held.push('ROLLBACK');
+    expect(await bench.say(say)).toEqual([]);
+    bench.engine.abort(OVERRULED);
+    await bench.say();
+    expect(bench.server.executed.at(-1)).toBe('ROLLBACK');
+    // What it is in the way of looks again, and it still is.
+    bench.engine.abort(OVERRULED);
+    expect(await bench.say()).toEqual([]);
+    bench.proceed();
+    expect((await bench.say()).slice(-2)).toEqual(['C INSERT 0 1', 'Z I']);
+    expect(bench.server.executed.filter((sql) => sql === 'ROLLBACK')).toHaveLength(1);
+    expect(bench.events.filter((event) => event === 'victim')).toHaveLength(1);
+  });
+
+  it.each(PROTOCOLS)(
+    'ROLLBACK of a transaction that failed by itself: it is rolled back all the same, %s',
+    async (_name, say) => {
+      const bench = losing(0);
+      bench.server.failures.push('23505');
+      bench.server.held.push('ROLLBACK');
+      await bench.say(say);
+      expect(bench.server.executed.at(-1)).toBe('ROLLBACK');
+      bench.engine.abort(OVERRULED);
+      await bench.say();
+      expect(bench.server.executed.filter((sql) => sql === 'ROLLBACK')).toHaveLength(2);
+      expect(bench.server.status).toBe('I');
+      expect((await bench.say(say)).slice(-2)).toEqual(['C INSERT 0 1', 'Z I']);
+    },
+  );
+});
+
 describe('what is not run again', () => {
   it.each<[string, Buffer[], string[]]>([
     ['rows beyond the buffer', [send.query('INSERT 1 RETURNING 80000')], [expect.stringMatching(/^D/) as string]],
