@@ -402,6 +402,40 @@ export class LocalReplica {
     return this.#lanes === 1 ? (Infinity as LogIndex) : this.#noted;
   }
 
+  /**
+   * Runs `look` in a moment in which nothing is committed here, and gives what it gives with the index up to which everything is committed, and
+   * nothing beyond. Rejects when it is not done within `limit` milliseconds; commits go on then, and what it saw must not be used.
+   */
+  async holdCommits<T>(
+    limit: number,
+    look: () => Promise<T>,
+  ): Promise<{ readonly index: LogIndex; readonly found: T }> {
+    if (!this.#up || this.#recovering !== undefined) throw new Error('the local PostgreSQL is not in use now');
+    const generation = this.#generation;
+    const hold = this.#committer.hold();
+    const late = deadline(limit, 'commits could not be held back for as long as it takes');
+    let seen: { index: LogIndex; found: T };
+    let wasHeld = false;
+    try {
+      seen = await Promise.race([this.#lookAfter(hold.quiet, look), late.passed]);
+    } finally {
+      late.clear();
+      wasHeld = hold.release();
+    }
+    if (!wasHeld || generation !== this.#generation) throw new Error('PostgreSQL was looked at anew meanwhile');
+    return seen;
+  }
+
+  async #lookAfter<T>(quiet: Promise<void>, look: () => Promise<T>): Promise<{ index: LogIndex; found: T }> {
+    await quiet;
+    const index = this.#lastCommitted;
+    const found = await look();
+    const positions = await Promise.all([...this.#databases.values()].map((database) => database.commitPositions()));
+    const { highest } = new CommitProgress(furthest(positions));
+    if (highest > index) throw new Error(`entry ${highest} is committed, and some before it are not`);
+    return { index, found };
+  }
+
   async #noteProgress(): Promise<void> {
     if (!this.#up || this.#recovering !== undefined) return;
     try {
@@ -560,6 +594,15 @@ export class LocalReplica {
     await this.#committer.stop();
     for (const database of this.#databases.values()) database.close();
   }
+}
+
+/** A promise that rejects after so many milliseconds, unless it is cleared before. */
+function deadline(milliseconds: number, reason: string): { readonly passed: Promise<never>; clear(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const passed = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(reason)), milliseconds);
+  });
+  return { passed, clear: () => clearTimeout(timer) };
 }
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);

@@ -1,8 +1,13 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
-import type { Config } from '../../config/schema.ts';
+import { LOGICAL_COPY_NOTE } from '../../cluster/reclone/logical-target.ts';
+import { isWitness, type Config } from '../../config/schema.ts';
+import { dropFormer, putInPlace } from '../../replication/logical-copy/swap.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { takeIn } from '../adopt.ts';
+import { createLogicalTarget } from './reclone-parts.ts';
 
 /** Milliseconds for PostgreSQL to recover and accept connections, and between attempts. */
 const START_TIMEOUT = 600_000;
@@ -13,6 +18,12 @@ const ATTEMPT_EVERY = 500;
  * runs. May be called again after it failed or was interrupted at any point, and goes on. An incomplete copy is thrown away.
  */
 export async function installCopy(config: Config, log: Logger): Promise<void> {
+  if (isWitness(config)) return;
+  await installDirectory(config, log);
+  await installDatabases(config, log);
+}
+
+async function installDirectory(config: Config, log: Logger): Promise<void> {
   const { dataDirectory, stop, start, keepOld } = config.reclone;
   if (dataDirectory === undefined || stop === undefined || start === undefined) return;
   const data = new DataDirectory(dataDirectory);
@@ -20,17 +31,40 @@ export async function installCopy(config: Config, log: Logger): Promise<void> {
   log.warn({ directory: data.path }, 'putting the copy of the data in place');
   const old = await data.install({ stop, start }, keepOld, new Date());
   if (old !== undefined) log.warn(`the former data are in ${old}`);
+  await whenReady(() => adopt(config, log));
+  await data.settle();
+}
+
+/** As for a directory: the note of a logical copy tells what is to be done. */
+async function installDatabases(config: Config, log: Logger): Promise<void> {
+  if (!existsSync(join(config.dataDir, LOGICAL_COPY_NOTE))) return;
+  const target = createLogicalTarget(config);
+  const note = await target.note();
+  if (note?.state !== 'complete') return target.discard();
+  const { header, time } = note;
+  log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
+  await putInPlace(target.server, header, time);
+  await adopt(config, log);
+  for (const line of await dropFormer(target.server, header, time, config.reclone.keepOld)) log.warn(line);
+  await target.settle();
+}
+
+async function adopt(config: Config, log: Logger): Promise<void> {
+  for (const line of await takeIn(config, false)) log.warn(line);
+}
+
+/** Tries until PostgreSQL accepts connections. */
+async function whenReady(work: () => Promise<void>): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT;
   for (;;) {
     try {
-      for (const line of await takeIn(config, false)) log.warn(line);
-      break;
+      await work();
+      return;
     } catch (error) {
       if (!isNotReady(error) || performance.now() > deadline) throw error;
       await sleep(ATTEMPT_EVERY);
     }
   }
-  await data.settle();
 }
 
 /** PostgreSQL does not listen yet, or recovers. */

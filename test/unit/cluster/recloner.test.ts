@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BypassRecord, forgetBypasses } from '../../../src/cluster/bypass-record.ts';
 import { CloneClient } from '../../../src/cluster/reclone/clone-client.ts';
 import { DataDirectory } from '../../../src/cluster/reclone/data-directory.ts';
+import { PhysicalTarget } from '../../../src/cluster/reclone/physical-target.ts';
 import { Recloner, REQUEST_FILE, type RecloneOptions } from '../../../src/cluster/reclone/recloner.ts';
 import { nodeId, type NodeId } from '../../../src/runtime/ids.ts';
 import { createLogger } from '../../../src/runtime/log.ts';
@@ -32,6 +33,7 @@ describe('when a copy is made', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     root = makeTempDir('recloner');
     mkdirSync(join(root, 'pg'));
+    writeFileSync(join(root, 'pg', 'PG_VERSION'), '15\n');
     asked = [];
   });
   afterEach(async () => {
@@ -51,7 +53,8 @@ describe('when a copy is made', () => {
     });
     recloner = new Recloner({
       automatic: true,
-      data: new DataDirectory(join(root, 'pg')),
+      targets: [new PhysicalTarget(new DataDirectory(join(root, 'pg')), ['postgres'])],
+      unusable: 'nothing is set',
       wait: 0,
       directory: root,
       others: [TWO, THREE],
