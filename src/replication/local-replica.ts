@@ -56,6 +56,12 @@ export interface LocalReplicaOptions {
   readonly victim: (pid: number) => ConflictVictim | undefined;
 }
 
+/** What was seen while nothing was committed, and the index up to which everything was. */
+export interface HeldLook<T> {
+  readonly index: LogIndex;
+  readonly found: T;
+}
+
 const RECONNECT_DELAY = 500;
 const SWEEP_INTERVAL = 5000;
 /** Milliseconds after which a replay that was found waiting is looked at again, at the latest. */
@@ -80,6 +86,8 @@ export class LocalReplica {
   #recovering: Promise<void> | undefined;
   #recoverAgain = false;
   #fixingGuards = false;
+  /** One hold at a time: the end of one would be the end of another. */
+  #holding: Promise<unknown> = Promise.resolve();
   readonly #history = new HistoryServer((database) => this.#databases.get(database)?.history);
   readonly #rollbacks = new Set<Promise<void>>();
   readonly #origin = new Map<Gid, string>();
@@ -406,15 +414,18 @@ export class LocalReplica {
    * Runs `look` in a moment in which nothing is committed here, and gives what it gives with the index up to which everything is committed, and
    * nothing beyond. Rejects when it is not done within `limit` milliseconds; commits go on then, and what it saw must not be used.
    */
-  async holdCommits<T>(
-    limit: number,
-    look: () => Promise<T>,
-  ): Promise<{ readonly index: LogIndex; readonly found: T }> {
+  holdCommits<T>(limit: number, look: () => Promise<T>): Promise<HeldLook<T>> {
+    const held = this.#holding.then(() => this.#hold(limit, look));
+    this.#holding = held.catch(() => undefined);
+    return held;
+  }
+
+  async #hold<T>(limit: number, look: () => Promise<T>): Promise<HeldLook<T>> {
     if (!this.#up || this.#recovering !== undefined) throw new Error('the local PostgreSQL is not in use now');
     const generation = this.#generation;
     const hold = this.#committer.hold();
     const late = deadline(limit, 'commits could not be held back for as long as it takes');
-    let seen: { index: LogIndex; found: T };
+    let seen: HeldLook<T>;
     let wasHeld = false;
     try {
       seen = await Promise.race([this.#lookAfter(hold.quiet, look), late.passed]);
@@ -426,7 +437,7 @@ export class LocalReplica {
     return seen;
   }
 
-  async #lookAfter<T>(quiet: Promise<void>, look: () => Promise<T>): Promise<{ index: LogIndex; found: T }> {
+  async #lookAfter<T>(quiet: Promise<void>, look: () => Promise<T>): Promise<HeldLook<T>> {
     await quiet;
     const index = this.#lastCommitted;
     const found = await look();

@@ -1,12 +1,16 @@
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { ClusterStatus } from '../../src/admin/status.ts';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
+import { LOGICAL_COPY_NOTE } from '../../src/cluster/reclone/logical-target.ts';
+import { REQUEST_FILE } from '../../src/cluster/reclone/recloner.ts';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
 import { installedBin } from '../support/postgres.ts';
 import { isReady } from '../support/ready.ts';
+import { makeTempDir, removeTempDir } from '../support/temp-dir.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const PATIENCE = { timeoutMs: 120_000 };
@@ -41,7 +45,9 @@ GRANT SELECT ON shop.dear TO keeper WITH GRANT OPTION;
 ALTER TABLE shop.child OWNER TO clerk;
 ALTER TABLE shop.parent ENABLE ROW LEVEL SECURITY;
 CREATE POLICY p ON shop.parent FOR SELECT TO keeper USING (id > 1);
-CREATE TABLE shop.big (id int PRIMARY KEY, filler text)`;
+CREATE ROLE leaver LOGIN;
+CREATE TABLE shop.big (id int PRIMARY KEY, filler text);
+CREATE TABLE shop.zoo (id int PRIMARY KEY)`;
 
 /** What the cluster does not let clients make, and may find. */
 const BEFORE = `
@@ -70,12 +76,15 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
   let cluster: TestCluster;
   let postgres: pg.Client;
   let app: pg.Client;
+  let faults: string;
 
   beforeAll(async () => {
-    const reclone = { mode: 'automatic', method: 'logical', max_rate: '20MB', keep_old: false };
+    faults = makeTempDir('faults');
+    const reclone = { mode: 'automatic', method: 'logical', max_rate: '12MB', keep_old: false };
     cluster = await startCluster({
       relays: false,
       postgresBin: installedBin,
+      env: { PGMM_FAULT_DIR: faults },
       settings: { databases: ['postgres', 'app'], retention: { wal: '32MB' }, reclone },
     });
     await Promise.all([1, 2, 3].map((node) => createDatabase(node)));
@@ -90,6 +99,7 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
     await postgres.end();
     await app.end();
     await cluster.stop();
+    removeTempDir(faults);
   });
 
   const databaseUri = (uri: string, database: string) => Object.assign(new URL(uri), { pathname: `/${database}` }).href;
@@ -152,22 +162,101 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
     );
   }
 
-  it('takes writes again, and has what the others have', { timeout: 600_000 }, async () => {
-    await cluster.dev('kill', '3', 'both');
+  /** Kills a node's processes, and lets the others go on past what they keep for it. */
+  async function leaveBehind(node: number): Promise<void> {
+    await cluster.dev('kill', String(node), 'both');
     await waitFor('the others go on', () => postgres.query('INSERT INTO t DEFAULT VALUES').then(() => true), PATIENCE);
-    await app.query(`INSERT INTO shop.big SELECT i, md5(i::text) FROM generate_series(1, ${ROWS}) i`);
-    await app.query('DELETE FROM shop.child WHERE id % 16 = 0');
     await fillBeyondRetention();
-    await cluster.dev('start', '3', 'both');
+  }
+
+  /** The donor, once some of the copy has come. */
+  async function isCopying(): Promise<number> {
+    let donor = 0;
     await waitFor(
-      'node 3 puts a copy in place',
-      () => cluster.log(3, 'proxy').includes('goes on with a copy'),
+      'node 3 fetches a copy',
+      async () => {
+        const { reclone } = await statusOf(3);
+        donor = reclone?.donor ?? 0;
+        return reclone?.state === 'copying' && reclone.method === 'logical' && reclone.bytes > 1e6;
+      },
       PATIENCE,
     );
+    return donor;
+  }
+
+  const note = () => join(cluster.dir, 'node3', 'pgmm', LOGICAL_COPY_NOTE);
+
+  async function expectSame(): Promise<void> {
     await back(3);
     const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 30_000 });
     expect(report.differences).toEqual([]);
-    expect(existsSync('/')).toBe(true);
-    expect((await statusOf(3)).nodes[2].state).toBe('member');
+    const left = await locally<{ name: string }>(3, `SELECT datname AS name FROM pg_database WHERE datname ~ 'pgmm'`);
+    expect(left).toEqual([]);
+    expect(existsSync(note())).toBe(false);
+  }
+
+  it('has what the others have, whoever dies and whatever is written meanwhile', { timeout: 900_000 }, async () => {
+    await app.query(`INSERT INTO shop.big SELECT i, md5(i::text) FROM generate_series(1, ${ROWS}) i`);
+    await app.query('DELETE FROM shop.child WHERE id % 16 = 0');
+    await leaveBehind(3);
+    await app.query('CREATE ROLE newcomer');
+    await app.query('DROP ROLE leaver');
+
+    await cluster.dev('start', '3', 'both');
+    await isCopying();
+    await cluster.dev('kill', '3', 'proxy');
+    await cluster.dev('start', '3', 'proxy');
+    await isCopying();
+    await cluster.dev('kill', '3', 'postgres');
+    await cluster.dev('start', '3', 'postgres');
+    const donor = await isCopying();
+    await cluster.dev('kill', String(donor), 'both');
+    await waitFor('the other one takes over', async () => (await isCopying()) === 3 - donor, PATIENCE);
+    await cluster.dev('start', String(donor), 'both');
+    await back(donor);
+
+    const writer = await connect(3 - donor, 'app');
+    const writing = new AbortController();
+    const load = (async () => {
+      for (let i = 0; !writing.signal.aborted; i++)
+        await writer.query(`INSERT INTO shop.parent (name) VALUES ('later ${i}')`).catch(() => undefined);
+    })();
+    await isCopying();
+    // The donor does not wait for the copy: what is in its way ends, and is begun again.
+    const begun = performance.now();
+    await writer.query('ALTER TABLE shop.zoo ADD COLUMN more int DEFAULT 5');
+    expect(performance.now() - begun).toBeLessThan(5000);
+    await waitFor('a copy is in place', () => cluster.log(3, 'proxy').includes('goes on with a copy'), PATIENCE);
+    await back(3);
+    writing.abort();
+    await load;
+    await writer.end();
+    await expectSame();
+    expect(await locally(3, 'SELECT a FROM scratch', 'app')).toEqual([]);
+    expect(await locally(3, 'SELECT DISTINCT note FROM shop.parent WHERE id < 16', 'app')).toEqual([{ note: 'QUIET' }]);
+    const keeper = new pg.Client({ connectionString: databaseUri(cluster.node(3).uri, 'app') });
+    await keeper.connect();
+    for (let i = 0; i < 3; i++) await keeper.query('INSERT INTO shop.child DEFAULT VALUES');
+    await keeper.end();
+    await expectSame();
+  });
+
+  const isStopped = async (what: 'proxy' | 'postgres') =>
+    (await cluster.status()).nodes.find(({ id }) => id === 3)?.[what] === 'stopped';
+
+  it.each([
+    ['proxy', 'copy.noted'],
+    ['proxy', 'copy.first-replaced'],
+    ['postgres', 'copy.first-replaced'],
+    ['postgres', 'copy.adopted'],
+  ] as const)('goes on when its %s was killed at %s', { timeout: 600_000 }, async (victim, point) => {
+    const pid = victim === 'postgres' ? ` ${cluster.node(3).pids.postgres}` : '';
+    writeFileSync(join(faults, '3'), `${point}${pid}`);
+    writeFileSync(join(cluster.dir, 'node3', 'pgmm', REQUEST_FILE), '');
+    await waitFor(`its ${victim} dies`, () => isStopped(victim), PATIENCE);
+    await cluster.dev('start', '3', victim);
+    await waitFor('the copy is this node’s own', () => !existsSync(note()), PATIENCE);
+    await app.query('INSERT INTO shop.parent (name) VALUES ($1)', [`${victim} ${point}`]);
+    await expectSame();
   });
 });

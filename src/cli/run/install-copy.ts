@@ -1,10 +1,13 @@
 import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
 import { LOGICAL_COPY_NOTE } from '../../cluster/reclone/logical-target.ts';
+import { REQUEST_FILE } from '../../cluster/reclone/recloner.ts';
 import { isWitness, type Config } from '../../config/schema.ts';
 import { dropFormer, putInPlace } from '../../replication/logical-copy/swap.ts';
+import { faultPoint } from '../../runtime/fault-points.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { takeIn } from '../adopt.ts';
 import { createLogicalTarget } from './reclone-parts.ts';
@@ -45,12 +48,15 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
   await putInPlace(target.server, header, time);
   await adopt(config, log);
+  faultPoint('copy.adopted');
   for (const line of await dropFormer(target.server, header, time, config.reclone.keepOld)) log.warn(line);
   await target.settle();
 }
 
+/** Whoever has asked for a copy has got it, also where that could not be noted down any more when it was complete. */
 async function adopt(config: Config, log: Logger): Promise<void> {
   for (const line of await takeIn(config, false)) log.warn(line);
+  await rm(join(config.dataDir, REQUEST_FILE), { force: true });
 }
 
 /** Tries until PostgreSQL accepts connections. */

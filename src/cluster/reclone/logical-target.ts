@@ -6,6 +6,7 @@ import type { CopyHeader } from '../../replication/logical-copy/frames.ts';
 import { timeOf } from '../../replication/logical-copy/names.ts';
 import { dropCopies } from '../../replication/logical-copy/swap.ts';
 import { removeDurably, replaceDurably } from '../../runtime/durable-file.ts';
+import { faultPoint } from '../../runtime/fault-points.ts';
 import type { CopyRequest } from '../messages.ts';
 import type { CopyReceiver, CopyTarget } from './copy-target.ts';
 
@@ -85,7 +86,10 @@ export class LogicalTarget implements CopyTarget {
       finish: async () => {
         header = await loader.finish();
       },
-      complete: () => this.#write({ state: 'complete', header, time: timeOf(new Date()) }),
+      complete: async () => {
+        await this.#write({ state: 'complete', header, time: timeOf(new Date()) });
+        faultPoint('copy.noted');
+      },
       abandon: () => loader.abandon(),
     };
   }

@@ -1,6 +1,7 @@
 import type { LogIndex } from '../../runtime/ids.ts';
 import type { ConnectionOptions, ServerConnection } from '../../wire/connection.ts';
 import { quote } from '../../runtime/sql-text.ts';
+import type { HeldLook } from '../local-replica.ts';
 import { connectForText } from '../text-settings.ts';
 import { readEmptyTables, readTables, type SourceTable } from './contents.ts';
 
@@ -9,7 +10,7 @@ export interface CutOptions {
   readonly server: Omit<ConnectionOptions, 'database' | 'applicationName'>;
   readonly databases: readonly string[];
   /** See LocalReplica.holdCommits. */
-  readonly hold: <T>(limit: number, look: () => Promise<T>) => Promise<{ readonly index: LogIndex; readonly found: T }>;
+  readonly hold: <T>(limit: number, look: () => Promise<T>) => Promise<HeldLook<T>>;
 }
 
 /** A database as it was in the moment of the cut. */

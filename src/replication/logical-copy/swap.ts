@@ -1,4 +1,5 @@
 import { parseGid } from '../../commit/gid.ts';
+import { faultPoint } from '../../runtime/fault-points.ts';
 import type { LogIndex } from '../../runtime/ids.ts';
 import { literal, quote } from '../../runtime/sql-text.ts';
 import { noteCommitted } from '../commit-origins.ts';
@@ -47,7 +48,10 @@ export async function dropCopies(server: TargetServer): Promise<void> {
 export async function putInPlace(server: TargetServer, { index, ...header }: CopyHeader, time: string): Promise<void> {
   await within(server, server.maintenance, async (client) => {
     for (const name of server.databases) await noteIndex(client, name, index);
-    for (const name of server.databases) await replace(server, client, name, time);
+    for (const name of server.databases) {
+      await replace(server, client, name, time);
+      faultPoint('copy.first-replaced');
+    }
     await forgetFormer(client);
     const { roles, memberships, settings } = header;
     await client.ask('BEGIN');
