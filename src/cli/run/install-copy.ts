@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
 import { LOGICAL_COPY_NOTE } from '../../cluster/reclone/logical-target.ts';
 import { REQUEST_FILE } from '../../cluster/reclone/recloner.ts';
 import { isWitness, type Config } from '../../config/schema.ts';
+import { oldName } from '../../replication/logical-copy/names.ts';
 import { dropFormer, putInPlace } from '../../replication/logical-copy/swap.ts';
 import { faultPoint } from '../../runtime/fault-points.ts';
 import type { Logger } from '../../runtime/log.ts';
@@ -43,14 +44,31 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   if (!existsSync(join(config.dataDir, LOGICAL_COPY_NOTE))) return;
   const target = createLogicalTarget(config);
   const note = await target.note();
-  if (note?.state !== 'complete') return target.discard();
-  const { header, time } = note;
-  log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
-  await putInPlace(target.server, header, time);
+  if (note === undefined || note.state === 'loading') return target.discard();
+  const { header, time, state } = note;
+  if (state === 'complete') {
+    log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
+    await putInPlace(target.server, header, time);
+    await target.placed(note);
+  }
   await adopt(config, log);
   faultPoint('copy.adopted');
-  for (const line of await dropFormer(target.server, header, time, config.reclone.keepOld)) log.warn(line);
+  await forgetHistory(config.dataDir);
+  try {
+    for (const line of await dropFormer(target.server, header, time, config.reclone.keepOld)) log.warn(line);
+  } catch (error) {
+    log.error(
+      { err: error },
+      `the former databases are still there (${oldName('…', time)}): ${(error as Error).message}`,
+    );
+  }
   await target.settle();
+}
+
+/** Notes of slots of databases that are not there any more. */
+async function forgetHistory(directory: string): Promise<void> {
+  for (const name of await readdir(directory))
+    if (/^history-\d+\.json$/.test(name)) await rm(join(directory, name), { force: true });
 }
 
 /** Whoever has asked for a copy has got it, also where that could not be noted down any more when it was complete. */

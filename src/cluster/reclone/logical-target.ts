@@ -12,10 +12,11 @@ import type { CopyReceiver, CopyTarget } from './copy-target.ts';
 
 /**
  * What is known of a logical copy, in `data_dir`. While it says that the copy is loading, there may be databases that are to be dropped; from when it says
- * that it is complete until it is removed, they are to take the place of the former ones.
+ * that it is complete they are to take the place of the former ones. When they have, that must not be done again: roles may have changed since.
  */
 export type LogicalCopyNote =
-  { readonly state: 'loading' } | { readonly state: 'complete'; readonly header: CopyHeader; readonly time: string };
+  | { readonly state: 'loading' }
+  | { readonly state: 'complete' | 'placed'; readonly header: CopyHeader; readonly time: string };
 
 /** Its file. */
 export const LOGICAL_COPY_NOTE = 'logical-copy.json';
@@ -44,7 +45,8 @@ export class LogicalTarget implements CopyTarget {
   }
 
   async isDue(): Promise<boolean> {
-    return (await this.note())?.state === 'complete';
+    const note = await this.note();
+    return note !== undefined && note.state !== 'loading';
   }
 
   /** PostgreSQL itself puts it in place. */
@@ -92,6 +94,11 @@ export class LogicalTarget implements CopyTarget {
       },
       abandon: () => loader.abandon(),
     };
+  }
+
+  /** The databases are where they belong, and have to be made this node's own. */
+  placed(note: Extract<LogicalCopyNote, { header: CopyHeader }>): Promise<void> {
+    return this.#write({ ...note, state: 'placed' });
   }
 
   /** The copy is this node's data now. */

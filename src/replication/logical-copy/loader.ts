@@ -12,6 +12,7 @@ import { FrameSplitter, type CopiedTable, type CopyFrame, type CopyHeader, type 
 import { judgeHeader } from './judge-header.ts';
 import { copyName } from './names.ts';
 import { findRoles } from './found-roles.ts';
+import { refuseForeignPrepared } from './swap.ts';
 import { grantStatements, missingRoles } from './roles.ts';
 
 /** The server that is copied to. */
@@ -85,6 +86,7 @@ export class CopyLoader {
       const extensions = new Set(rows.map(({ name }) => name));
       const objection = judgeHeader(header, { major: found.major, databases, extensions });
       if (objection !== undefined) throw new Error(objection);
+      await refuseForeignPrepared(client, databases);
       for (const statement of missingRoles(header.roles, found)) await client.ask(statement);
     });
     this.#header = header;

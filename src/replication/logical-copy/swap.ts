@@ -2,7 +2,8 @@ import { parseGid } from '../../commit/gid.ts';
 import { faultPoint } from '../../runtime/fault-points.ts';
 import type { LogIndex } from '../../runtime/ids.ts';
 import { literal, quote } from '../../runtime/sql-text.ts';
-import { noteCommitted } from '../commit-origins.ts';
+import { CommitProgress } from '../../commit/core/commit-progress.ts';
+import { noteCommitted, readCommitPositions } from '../commit-origins.ts';
 import { ControlClient } from '../control-client.ts';
 import { APPLICATION_NAME } from '../origins.ts';
 import { findRoles } from './found-roles.ts';
@@ -47,6 +48,7 @@ export async function dropCopies(server: TargetServer): Promise<void> {
  */
 export async function putInPlace(server: TargetServer, { index, ...header }: CopyHeader, time: string): Promise<void> {
   await within(server, server.maintenance, async (client) => {
+    await refuseForeignPrepared(client, server.databases);
     for (const name of server.databases) await noteIndex(client, name, index);
     for (const name of server.databases) {
       await replace(server, client, name, time);
@@ -78,7 +80,8 @@ async function find(client: ControlClient, name: string): Promise<Database | und
 async function noteIndex(client: ControlClient, name: string, index: LogIndex): Promise<void> {
   const database = (await find(client, copyName(name))) ?? (await find(client, name));
   if (database === undefined) throw new Error(`database "${name}" and the copy of it are gone`);
-  if (index > 0) await noteCommitted(client, database.oid, index);
+  const { highest } = new CommitProgress([...(await readCommitPositions(client, database.oid)).values()]);
+  if (index > highest) await noteCommitted(client, database.oid, index);
 }
 
 async function replace(server: TargetServer, client: ControlClient, name: string, time: string): Promise<void> {
@@ -96,12 +99,25 @@ async function replace(server: TargetServer, client: ControlClient, name: string
   await client.ask(`ALTER DATABASE ${quote(copy)} RENAME TO ${quote(name)}`);
 }
 
-/** The log knows what is committed of it; this database is not asked any more. */
+/** Rejects when somebody else has prepared a transaction in one of the databases: it could not be renamed, and what becomes of it is not this program's affair. */
+export async function refuseForeignPrepared(client: ControlClient, databases: readonly string[]): Promise<void> {
+  const { rows } = await client.ask<{ gid: string; database: string }>(
+    'SELECT gid, database FROM pg_catalog.pg_prepared_xacts WHERE database = ANY ($1)',
+    [databases],
+  );
+  const foreign = rows.find(({ gid }) => parseGid(gid) === undefined);
+  if (foreign !== undefined)
+    throw new Error(
+      `somebody has prepared transaction "${foreign.gid}" in database "${foreign.database}": end it first`,
+    );
+}
+
+/** Of this program's own the log knows what is committed; this database is not asked any more. */
 async function rollBackPrepared(client: ControlClient): Promise<void> {
   const { rows } = await client.ask<{ gid: string }>(
     'SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database()',
   );
-  for (const { gid } of rows) if (parseGid(gid) !== undefined) await client.ask(`ROLLBACK PREPARED ${literal(gid)}`);
+  for (const { gid } of rows) await client.ask(`ROLLBACK PREPARED ${literal(gid)}`);
 }
 
 /** Nobody reads them any more, and they would keep WAL for ever. */
