@@ -148,7 +148,8 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
     (await (await fetch(new URL('/status', cluster.node(node).metrics))).json()) as ClusterStatus;
 
   async function fillBeyondRetention(): Promise<void> {
-    const surrendered = (node: number) => cluster.log(node, 'proxy').includes('retention is exceeded');
+    const surrendered = (node: number) =>
+      /"database":"postgres".*retention is exceeded/.test(cluster.log(node, 'proxy'));
     await waitFor(
       'both give it up',
       async () => {
