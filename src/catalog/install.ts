@@ -73,6 +73,16 @@ export async function installCatalog(client: ClientBase, options: CatalogOptions
   }
 }
 
+/**
+ * Only the schema with its tables and functions, into a database that has none, for what is restored there to find. Nothing of it does anything before
+ * `installCatalog`.
+ */
+export async function createCatalog(client: ClientBase): Promise<void> {
+  await client.query(
+    `BEGIN; SET LOCAL session_replication_role = replica; SET LOCAL search_path = pg_catalog; ${SQL}; COMMIT`,
+  );
+}
+
 /** Removes everything again, and gives tables and sequences back the definitions that their owners gave them. */
 export async function uninstallCatalog(client: ClientBase): Promise<void> {
   await client.query('BEGIN');

@@ -11,7 +11,7 @@ export function recloneCommand(print: (line: string) => void = console.log): Com
     .requiredOption('--config <file>', 'the configuration file')
     .action(({ config: file }: { config: string }) => {
       const { dataDir, node, reclone } = loadConfig(file);
-      if (reclone.dataDirectory === undefined)
+      if (reclone.method === 'physical' && reclone.dataDirectory === undefined)
         throw new Error(`${file} does not say how: set reclone.data_directory, stop and start`);
       writeFileSync(join(dataDir, REQUEST_FILE), '');
       print(

@@ -63,7 +63,21 @@ export type PeerMessage =
       readonly headersOnly: boolean;
     }
   /** A node that can't be brought up to date asks a donor for a copy of its data, from a byte on. Answered on the bulk link, under `id`. */
-  | { readonly t: 'clone'; readonly id: number; readonly from: number; readonly limit: number };
+  | ({
+      readonly t: 'clone';
+      readonly id: number;
+      readonly from: number;
+      readonly limit: number;
+    } & Partial<CopyRequest>);
+
+/** Which kind of copy a node wants, and for what. Earlier versions say nothing of it and want a physical one. */
+export interface CopyRequest {
+  readonly method: 'physical' | 'logical';
+  /** Of the server that is copied to. */
+  readonly major: number;
+  readonly architecture: string;
+  readonly databases: readonly string[];
+}
 
 /** `unknown`: older than the decision log reaches back. */
 export type TransactionOutcome = 'committed' | 'aborted' | 'in progress' | 'unknown';
@@ -88,6 +102,8 @@ export interface CloneMessage {
   readonly end: boolean;
   readonly total: number;
   readonly error?: string;
+  /** The donor's server is too different for a copy of this kind. */
+  readonly unlike?: boolean;
 }
 
 /** A part of one committed transaction; the last one bears its name and the time of its decision. */

@@ -406,13 +406,14 @@ export class ClusterNode implements Commits {
     }
   }
 
-  async #serveClone(to: NodeId, { id, from, limit }: Extract<PeerMessage, { t: 'clone' }>): Promise<void> {
+  async #serveClone(to: NodeId, { id, from, limit, ...copy }: Extract<PeerMessage, { t: 'clone' }>): Promise<void> {
     try {
-      const { bytes, end, total } = await this.#cloneServer.read(to, { from, limit });
+      const { bytes, end, total } = await this.#cloneServer.read(to, { from, limit, copy });
       await this.#links.sendBulk(to, { id, clone: bytes, end, total });
     } catch (error) {
-      const reason = (error as Error).message;
-      await this.#links.sendBulk(to, { id, clone: new Uint8Array(0), end: true, total: 0, error: reason });
+      const { message, name } = error as Error;
+      const answer = { id, clone: new Uint8Array(0), end: true, total: 0, error: message };
+      await this.#links.sendBulk(to, { ...answer, ...(name === 'UnlikeServer' && { unlike: true }) });
     }
   }
 

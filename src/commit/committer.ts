@@ -19,6 +19,14 @@ export interface CommitterOptions {
   readonly failed: (error: Error) => void;
 }
 
+/** A moment in which nothing is committed. */
+export interface CommitHold {
+  /** Resolves when everything that was begun has come to its end, be it that nothing is committed any more at all. */
+  readonly quiet: Promise<void>;
+  /** Lets commits go on. False when they were given up meanwhile, so that what was seen of PostgreSQL in between proves nothing. */
+  release(): boolean;
+}
+
 /** As many COMMIT PREPARED travel in one write at the most; more would delay the first one's answer for nothing. */
 const MAX_BATCH = 32;
 
@@ -94,11 +102,29 @@ export class Committer {
     for (const lane of this.#lanes) lane.queue = [];
   }
 
+  async #becomesIdle(): Promise<void> {
+    if (this.#isRunning) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
   /** Gives up what was not begun and waits until nothing is under way. */
   async stop(): Promise<void> {
     this.#stopped = true;
     this.#forget();
-    if (this.#isRunning) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.#becomesIdle();
+  }
+
+  /** Begins nothing more until it is released: what is decided meanwhile waits, and goes on from there. One hold at a time. */
+  hold(): CommitHold {
+    const order = this.#order;
+    order.hold();
+    return {
+      quiet: this.#becomesIdle(),
+      release: () => {
+        if (this.#stopped || this.#order !== order) return false;
+        this.#begin(order.resume());
+        return true;
+      },
+    };
   }
 
   /**

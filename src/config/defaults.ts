@@ -56,8 +56,8 @@ export const DEFAULTS = {
   raft: { segment_size: '16MB', retain_entries: 100_000 },
   /** As much as one busy day leaves on many systems; a disk must not fill because a node is away. */
   retention: { wal: '10GB', time: '24h' },
-  /** Replacing a node's data is the operator's decision. As fast as a fast network would, which a donor's disk can do beside its work. */
-  reclone: { mode: 'off', wait: '1min', max_rate: '100MB', keep_old: true },
+  /** Replacing a node's data is the operator's decision. A physical copy wherever one can be had: it is quicker, and the same to the byte. As fast as a fast network would, which a donor's disk can do beside its work. */
+  reclone: { mode: 'off', method: 'auto', wait: '1min', max_rate: '100MB', keep_old: true },
   /** A vanished machine is noticed in about 16 s, instead of the two hours of most systems. */
   keepalive: { idle: '10s', interval: '2s', count: 3, user_timeout: '16s' },
   log: { level: 'info' },

@@ -142,6 +142,10 @@ function finish(
     data_dir: at(config.data_dir),
     cluster: { name: config.cluster.name, secret: clusterSecret ?? '' },
     listen: { ...config.listen, ...(tls && { tls: { cert_file: at(tls.cert_file), key_file: at(tls.key_file) } }) },
+    reclone: {
+      ...config.reclone,
+      ...(config.reclone.tools_directory !== undefined && { tools_directory: at(config.reclone.tools_directory) }),
+    },
     postgres: {
       ...postgres,
       ...(passwordFile !== undefined && { password: read(['postgres', 'password_file'], passwordFile) }),

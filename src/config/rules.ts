@@ -67,14 +67,22 @@ function checkReferee({ referee, nodes }: FileConfig): Complaint[] {
   return complaints;
 }
 
-/** A copy can only be put in place by whoever can stop PostgreSQL and start it again. */
-function checkReclone({ reclone }: FileConfig): Complaint[] {
+/** A physical copy can only be put in place by whoever can stop PostgreSQL and start it again. A logical one needs none of it. */
+function checkReclone({ reclone, databases, postgres }: FileConfig): Complaint[] {
   const needed = ['data_directory', 'stop', 'start'] as const;
   const given = needed.filter((name) => reclone[name] !== undefined);
-  if (given.length === needed.length || (given.length === 0 && reclone.mode === 'off')) return [];
-  return needed
-    .filter((name) => reclone[name] === undefined)
-    .map((name) => ({ path: ['reclone', name], message: `is required: reclone needs ${needed.join(', ')}` }));
+  const isPhysical = reclone.method === 'physical' && reclone.mode === 'automatic';
+  if (given.length > 0 ? given.length < needed.length : isPhysical)
+    return needed
+      .filter((name) => reclone[name] === undefined)
+      .map((name) => ({ path: ['reclone', name], message: `is required: a physical copy needs ${needed.join(', ')}` }));
+  if (
+    reclone.method !== 'logical' ||
+    ['postgres', 'template1', postgres.database].some((name) => !databases.includes(name))
+  )
+    return [];
+  const message = `expected another method, or a database that is not among databases: a logical copy is made from there`;
+  return [{ path: ['reclone', 'method'], message }];
 }
 
 function checkSecrets({ cluster, postgres }: FileConfig): Complaint[] {

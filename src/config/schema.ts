@@ -75,9 +75,11 @@ const session = group({
 
 const reclone = group({
   mode: choice(['off', 'automatic']).default(DEFAULTS.reclone.mode),
+  method: choice(['auto', 'physical', 'logical']).default(DEFAULTS.reclone.method),
   data_directory: text("the path of PostgreSQL's data directory").optional(),
   stop: text('a shell command').optional(),
   start: text('a shell command').optional(),
+  tools_directory: text('the path of a directory with pg_dump and pg_restore').optional(),
   wait: duration('0s', '24h').prefault(DEFAULTS.reclone.wait),
   max_rate: size('32kB', '1GB').prefault(DEFAULTS.reclone.max_rate),
   keep_old: boolean().default(DEFAULTS.reclone.keep_old),

@@ -61,6 +61,12 @@ export interface LocalReplicaOptions {
   readonly victim: (pid: number) => ConflictVictim | undefined;
 }
 
+/** What was seen while nothing was committed, and the index up to which everything was. */
+export interface HeldLook<T> {
+  readonly index: LogIndex;
+  readonly found: T;
+}
+
 const RECONNECT_DELAY = 500;
 const SWEEP_INTERVAL = 5000;
 /** Milliseconds after which a replay that was found waiting is looked at again, at the latest. */
@@ -85,6 +91,8 @@ export class LocalReplica {
   #recovering: Promise<void> | undefined;
   #recoverAgain = false;
   #fixingGuards = false;
+  /** One hold at a time: the end of one would be the end of another. */
+  #holding: Promise<unknown> = Promise.resolve();
   readonly #history = new HistoryServer((database) => this.#databases.get(database)?.history);
   readonly #rollbacks = new Set<Promise<void>>();
   readonly #origin = new Map<Gid, string>();
@@ -442,6 +450,43 @@ export class LocalReplica {
     return this.#lanes === 1 ? this.#found.provenBy(this.#singly) : this.#noted;
   }
 
+  /**
+   * Runs `look` in a moment in which nothing is committed here, and gives what it gives with the index up to which everything is committed, and
+   * nothing beyond. Rejects when it is not done within `limit` milliseconds; commits go on then, and what it saw must not be used.
+   */
+  holdCommits<T>(limit: number, look: () => Promise<T>): Promise<HeldLook<T>> {
+    const held = this.#holding.then(() => this.#hold(limit, look));
+    this.#holding = held.catch(() => undefined);
+    return held;
+  }
+
+  async #hold<T>(limit: number, look: () => Promise<T>): Promise<HeldLook<T>> {
+    if (!this.#up || this.#recovering !== undefined) throw new Error('the local PostgreSQL is not in use now');
+    const generation = this.#generation;
+    const hold = this.#committer.hold();
+    const late = deadline(limit, 'commits could not be held back for as long as it takes');
+    let seen: HeldLook<T>;
+    let wasHeld = false;
+    try {
+      seen = await Promise.race([this.#lookAfter(hold.quiet, look), late.passed]);
+    } finally {
+      late.clear();
+      wasHeld = hold.release();
+    }
+    if (!wasHeld || generation !== this.#generation) throw new Error('PostgreSQL was looked at anew meanwhile');
+    return seen;
+  }
+
+  async #lookAfter<T>(quiet: Promise<void>, look: () => Promise<T>): Promise<HeldLook<T>> {
+    await quiet;
+    const index = this.#lastCommitted;
+    const found = await look();
+    const positions = await Promise.all([...this.#databases.values()].map((database) => database.commitPositions()));
+    const { highest } = new CommitProgress(furthest(positions));
+    if (highest > index) throw new Error(`entry ${highest} is committed, and some before it are not`);
+    return { index, found };
+  }
+
   async #noteProgress(): Promise<void> {
     if (!this.#up || this.#recovering !== undefined) return;
     try {
@@ -608,6 +653,15 @@ const slotAnew = (): PgError =>
     detail: 'The others would not be told of all that the transaction has changed.',
     hint: 'Retry the transaction.',
   });
+
+/** A promise that rejects after so many milliseconds, unless it is cleared before. */
+function deadline(milliseconds: number, reason: string): { readonly passed: Promise<never>; clear(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const passed = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(reason)), milliseconds);
+  });
+  return { passed, clear: () => clearTimeout(timer) };
+}
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
 

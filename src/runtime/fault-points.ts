@@ -30,8 +30,13 @@ export const FAULT_POINTS = {
   leader: ['proposal.received', 'entry.appended', 'entry.durable', 'entry.committed'],
 } as const;
 
+/** Steps in which a logical copy takes the place of the former databases. */
+export const COPY_FAULT_POINTS = ['copy.noted', 'copy.first-replaced', 'copy.adopted'] as const;
+
 type Role = keyof typeof FAULT_POINTS;
-type FaultPoint = { [R in Role]: `${R}.${(typeof FAULT_POINTS)[R][number]}` }[Role];
+type FaultPoint =
+  | { [R in Role]: `${R}.${(typeof FAULT_POINTS)[R][number]}` }[Role]
+  | (typeof COPY_FAULT_POINTS)[number];
 
 /** A test puts files here, named after nodes, that hold the point, and the process to kill instead of this one. */
 const directory = process.env['PGMM_FAULT_DIR'];

@@ -1,8 +1,17 @@
+import { existsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
-import type { Config } from '../../config/schema.ts';
+import { LOGICAL_COPY_NOTE } from '../../cluster/reclone/logical-target.ts';
+import { REQUEST_FILE } from '../../cluster/reclone/recloner.ts';
+import { isWitness, type Config } from '../../config/schema.ts';
+import { oldName } from '../../replication/logical-copy/names.ts';
+import { dropFormer, putInPlace } from '../../replication/logical-copy/swap.ts';
+import { faultPoint } from '../../runtime/fault-points.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { takeIn } from '../adopt.ts';
+import { createLogicalTarget } from './reclone-parts.ts';
 
 /** Milliseconds for PostgreSQL to recover and accept connections, and between attempts. */
 const START_TIMEOUT = 600_000;
@@ -13,6 +22,12 @@ const ATTEMPT_EVERY = 500;
  * runs. May be called again after it failed or was interrupted at any point, and goes on. An incomplete copy is thrown away.
  */
 export async function installCopy(config: Config, log: Logger): Promise<void> {
+  if (isWitness(config)) return;
+  await installDirectory(config, log);
+  await installDatabases(config, log);
+}
+
+async function installDirectory(config: Config, log: Logger): Promise<void> {
   const { dataDirectory, stop, start, keepOld } = config.reclone;
   if (dataDirectory === undefined || stop === undefined || start === undefined) return;
   const data = new DataDirectory(dataDirectory);
@@ -20,17 +35,53 @@ export async function installCopy(config: Config, log: Logger): Promise<void> {
   log.warn({ directory: data.path }, 'putting the copy of the data in place');
   const old = await data.install({ stop, start }, keepOld, new Date());
   if (old !== undefined) log.warn(`the former data are in ${old}`);
+  await whenReady(() => adopt(config, log));
+  await data.settle();
+}
+
+/** As for a directory: the note of a logical copy tells what is to be done. */
+async function installDatabases(config: Config, log: Logger): Promise<void> {
+  if (!existsSync(join(config.dataDir, LOGICAL_COPY_NOTE))) return;
+  const target = createLogicalTarget(config);
+  const note = await target.note();
+  if (note === undefined || note.state === 'loading') return target.discard();
+  const { header, time, state } = note;
+  if (state === 'complete') {
+    log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
+    await putInPlace(target.server, header, time);
+    await target.placed(note);
+  }
+  await adopt(config, log);
+  faultPoint('copy.adopted');
+  try {
+    for (const line of await dropFormer(target.server, header, time, config.reclone.keepOld)) log.warn(line);
+  } catch (error) {
+    log.error(
+      { err: error },
+      `the former databases are still there (${oldName('…', time)}): ${(error as Error).message}`,
+    );
+  }
+  await target.settle();
+}
+
+/** Whoever has asked for a copy has got it, also where that could not be noted down any more when it was complete. */
+async function adopt(config: Config, log: Logger): Promise<void> {
+  for (const line of await takeIn(config, false)) log.warn(line);
+  await rm(join(config.dataDir, REQUEST_FILE), { force: true });
+}
+
+/** Tries until PostgreSQL accepts connections. */
+async function whenReady(work: () => Promise<void>): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT;
   for (;;) {
     try {
-      for (const line of await takeIn(config, false)) log.warn(line);
-      break;
+      await work();
+      return;
     } catch (error) {
       if (!isNotReady(error) || performance.now() > deadline) throw error;
       await sleep(ATTEMPT_EVERY);
     }
   }
-  await data.settle();
 }
 
 /** PostgreSQL does not listen yet, or recovers. */

@@ -127,7 +127,7 @@ export class Proxy {
     const history = this.#createHistoryClient();
     this.#catchUp = this.#createCatchUp(log, history, spool);
     const cloneClient = new CloneClient((to, message) => this.#links.send(to, message));
-    this.#cloneServer = createCloneServer(config);
+    this.#cloneServer = createCloneServer(config, this.#replica);
     this.#recloner = createRecloner(config, {
       ...{ node: this.#node, raft: this.#raft, links: this.#links, catchUp: this.#catchUp, log },
       ...{ replica: this.#replica, bypasses: this.#bypasses, client: cloneClient },

@@ -1,6 +1,9 @@
 import type { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
+import type { CopyTarget } from '../../cluster/reclone/copy-target.ts';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
+import { LogicalTarget } from '../../cluster/reclone/logical-target.ts';
+import { PhysicalTarget } from '../../cluster/reclone/physical-target.ts';
 import { Recloner, type Donor } from '../../cluster/reclone/recloner.ts';
 import { placeTablespaces, type OwnPlaces } from '../../cluster/reclone/tablespace-places.ts';
 import type { BypassRecord } from '../../cluster/bypass-record.ts';
@@ -11,7 +14,13 @@ import { clientConfig } from '../../config/client-config.ts';
 import type { Config } from '../../config/schema.ts';
 import { BaseBackup } from '../../replication/base-backup/base-backup.ts';
 import { readTablespaces, TABLESPACES, type Tablespace } from '../../replication/base-backup/tablespaces.ts';
+import { UnlikeServer } from '../../replication/copy-source.ts';
 import type { LocalReplica } from '../../replication/local-replica.ts';
+import { READER } from '../../replication/logical-copy/cut.ts';
+import type { TargetServer } from '../../replication/logical-copy/loader.ts';
+import { LogicalCopy } from '../../replication/logical-copy/logical-copy.ts';
+import { maintenanceDatabase } from '../../replication/logical-copy/names.ts';
+import type { LibpqEnvironment } from '../../replication/logical-copy/schema-dump.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
 import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
@@ -31,21 +40,51 @@ export interface RecloneParts {
   readonly complete: () => void;
 }
 
-export function createCloneServer(config: Config): CloneServer {
-  return new CloneServer(() => BaseBackup.begin(ownServer(config), config.reclone.maxRate));
+/** What this node gives to others. */
+export function createCloneServer(config: Config, replica: LocalReplica): CloneServer {
+  const server = serverOptions(config);
+  const { node, databases, reclone } = config;
+  return new CloneServer(async ({ method = 'physical', major, architecture, databases: wanted = [] }) => {
+    if (method === 'physical') {
+      if (architecture !== undefined && architecture !== process.arch)
+        throw new UnlikeServer(`it runs on ${process.arch}, and a physical copy for ${architecture} is needed`);
+      return BaseBackup.begin(ownServer(config), reclone.maxRate, major);
+    }
+    const missing = wanted.filter((name) => !databases.includes(name));
+    if (missing.length > 0) throw new Error(`database ${missing.join(', ')} is not among databases: of node ${node}`);
+    return LogicalCopy.begin({
+      ...{ server, node, databases: wanted, rate: reclone.maxRate, forMajor: major ?? 0 },
+      ...{ toolsDirectory: reclone.toolsDirectory, environment: libpqEnvironment(config) },
+      hold: (limit, look) => replica.holdCommits(limit, look),
+    });
+  });
 }
 
-function ownServer({ postgres, databases, keepalive }: Config): ConnectionOptions {
+function ownServer(config: Config): ConnectionOptions {
+  return { ...serverOptions(config), database: config.databases[0], applicationName: 'pgmm copy' };
+}
+
+function serverOptions({ postgres, keepalive }: Config): TargetServer['server'] {
   const { host, port, user, password, ssl } = clientConfig(postgres);
   return {
     host: host ?? postgres.host,
     port: port ?? postgres.port,
     user: user ?? postgres.user,
     password: typeof password === 'string' ? password : undefined,
-    ssl,
-    database: databases[0],
-    applicationName: 'pgmm copy',
-    keepalive,
+    ...{ ssl, keepalive },
+  };
+}
+
+/** pg_dump connects as the proxy does. Secrets are in the environment rather than in arguments, which everybody sees. */
+function libpqEnvironment({ postgres }: Config): LibpqEnvironment {
+  return {
+    PGHOST: postgres.host,
+    PGPORT: String(postgres.port),
+    PGUSER: postgres.user,
+    PGSSLMODE: postgres.ssl,
+    PGAPPNAME: READER,
+    ...(postgres.password !== undefined && { PGPASSWORD: postgres.password }),
+    ...(postgres.sslCaFile !== undefined && { PGSSLROOTCERT: postgres.sslCaFile }),
   };
 }
 
@@ -67,18 +106,42 @@ async function presentTablespaces(config: Config): Promise<OwnPlaces['present']>
   }
 }
 
+/** Where this node's PostgreSQL stands for a logical copy. Throws where there is no database to make it from. */
+export function createLogicalTarget(config: Config): LogicalTarget {
+  const { databases, postgres, node, cluster, sequences, dataDir } = config;
+  const maintenance = maintenanceDatabase(databases, postgres.database);
+  const target = { databases, maintenance, node, cluster: cluster.name, stride: sequences.stride };
+  return new LogicalTarget({ server: serverOptions(config), ...target }, dataDir);
+}
+
+/** The ways in which this node can take a copy in, the best one first; and why there are none. */
+function createTargets(config: Config): { targets: CopyTarget[]; unusable: string } {
+  const { method, dataDirectory, stop, start } = config.reclone;
+  const targets: CopyTarget[] = [];
+  if (method !== 'logical' && dataDirectory !== undefined && stop !== undefined && start !== undefined)
+    targets.push(
+      new PhysicalTarget(new DataDirectory(dataDirectory), config.databases, (donors) => place(config, donors)),
+    );
+  let unusable = 'reclone.data_directory, stop and start are not set';
+  if (method === 'physical') return { targets, unusable };
+  try {
+    targets.push(createLogicalTarget(config));
+  } catch (error) {
+    unusable += `, and ${(error as Error).message}`;
+  }
+  return { targets, unusable };
+}
+
 export function createRecloner(config: Config, parts: RecloneParts): Recloner {
   const { node, catchUp, client, log, complete } = parts;
-  const { mode, dataDirectory, stop, start, wait } = config.reclone;
+  const { mode, wait } = config.reclone;
   const others = dataNodes(config)
     .map(({ id }) => id)
     .filter((id) => id !== config.node);
-  const canBePutInPlace = dataDirectory !== undefined && stop !== undefined && start !== undefined;
   return new Recloner({
     automatic: mode === 'automatic',
-    data: canBePutInPlace ? new DataDirectory(dataDirectory) : undefined,
+    ...createTargets(config),
     ...{ wait, others, client, log, complete, directory: config.dataDir },
-    place: (found) => place(config, found),
     hopeless: () => catchUp.hopeless,
     isMember: () => node.core.state === 'member',
     worthKeeping: () => worthKeeping(parts),

@@ -36,13 +36,22 @@ function describeAllInDoubt(inDoubt: ClusterStatus['inDoubt']): string[] {
   ];
 }
 
-function describeReclone({ state, donor, bytes, total, problem }: NonNullable<ClusterStatus['reclone']>): string {
+function describeReclone({
+  state,
+  method,
+  donor,
+  bytes,
+  total,
+  problem,
+}: NonNullable<ClusterStatus['reclone']>): string {
   const amount = `${megabytes(bytes)} of about ${megabytes(total)} MB`;
   switch (state) {
     case 'held':
       return `not made: ${problem}`;
     case 'copying':
-      return `${amount} from node ${donor}`;
+      return `${method}, ${amount} from node ${donor}`;
+    case 'finishing':
+      return `${method}, all ${megabytes(bytes)} MB have come from node ${donor}, and are being made ready`;
     case 'complete':
       return `complete, ${megabytes(bytes)} MB from node ${donor}; about to be put in place`;
     case 'failed':

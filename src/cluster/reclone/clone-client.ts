@@ -1,11 +1,16 @@
 import type { NodeId } from '../../runtime/ids.ts';
-import type { CloneMessage, PeerMessage } from '../messages.ts';
+import type { CloneMessage, CopyRequest, PeerMessage } from '../messages.ts';
 
 export interface ClonePiece {
   readonly bytes: Buffer;
   readonly end: boolean;
   /** Bytes of the donor's data directory, as it estimates. */
   readonly total: number;
+}
+
+/** The donor's server is too different for a copy of the kind that was asked for. */
+export class UnlikeDonor extends Error {
+  override readonly name = 'UnlikeDonor';
 }
 
 interface Pending {
@@ -32,19 +37,19 @@ export class CloneClient {
   }
 
   /** Rejects with the donor's reason, or when it can't be asked or does not answer. */
-  read(donor: NodeId, from: number): Promise<ClonePiece> {
+  read(donor: NodeId, from: number, request: CopyRequest): Promise<ClonePiece> {
     return new Promise((resolve, reject) => {
       const id = ++this.#id;
       const timer = setTimeout(() => this.#fail('no answer in time'), TIMEOUT);
       this.#pending = { donor, id, resolve, reject, timer };
-      if (!this.#send(donor, { t: 'clone', id, from, limit: PIECE })) this.#fail('no link');
+      if (!this.#send(donor, { t: 'clone', id, from, limit: PIECE, ...request })) this.#fail('no link');
     });
   }
 
-  onAnswer(from: NodeId, { id, clone, end, total, error }: CloneMessage): void {
+  onAnswer(from: NodeId, { id, clone, end, total, error, unlike }: CloneMessage): void {
     const pending = this.#pending;
     if (pending?.id !== id || pending.donor !== from) return;
-    if (error !== undefined) return this.#fail(error);
+    if (error !== undefined) return this.#fail(error, unlike === true ? UnlikeDonor : Error);
     clearTimeout(pending.timer);
     this.#pending = undefined;
     // A view into what was received, which goes on to be used.
@@ -60,11 +65,11 @@ export class CloneClient {
     this.#fail('stopped');
   }
 
-  #fail(reason: string): void {
+  #fail(reason: string, kind: new (message: string) => Error = Error): void {
     const pending = this.#pending;
     if (pending === undefined) return;
     clearTimeout(pending.timer);
     this.#pending = undefined;
-    pending.reject(new Error(`node ${pending.donor}: ${reason}`));
+    pending.reject(new kind(`node ${pending.donor}: ${reason}`));
   }
 }

@@ -3,10 +3,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
-import { BackupReceiver } from '../../replication/base-backup/backup-receiver.ts';
-import type { Tablespace } from '../../replication/base-backup/tablespaces.ts';
-import type { CloneClient } from './clone-client.ts';
-import type { DataDirectory } from './data-directory.ts';
+import { UnlikeDonor, type CloneClient } from './clone-client.ts';
+import { chooseCopy, type Choice, type CopyMethod, type CopyReceiver, type CopyTarget } from './copy-target.ts';
 
 /** Written by `pgmm reclone` into `data_dir`. */
 export const REQUEST_FILE = 'reclone-request';
@@ -20,8 +18,12 @@ export interface Hopeless {
 }
 
 export interface RecloneStatus {
-  /** `held`: a copy is needed and is not made, for the reason in `problem`. */
-  readonly state: 'held' | 'copying' | 'complete' | 'failed';
+  /**
+   * `held`: a copy is needed and is not made, for the reason in `problem`. `finishing`: all has come, and is verified; of a logical copy indexes and
+   * constraints are made.
+   */
+  readonly state: 'held' | 'copying' | 'finishing' | 'complete' | 'failed';
+  readonly method: CopyMethod | null;
   readonly donor: number | null;
   /** Bytes that have come, and that are to come as the donor estimates. */
   readonly bytes: number;
@@ -42,16 +44,16 @@ interface Need {
 
 export interface RecloneOptions {
   readonly automatic: boolean;
-  /** Undefined where nobody has said where PostgreSQL's data are. */
-  readonly data: DataDirectory | undefined;
+  /** The ways in which a copy can be had, the best one first. */
+  readonly targets: readonly CopyTarget[];
+  /** Why there are none. */
+  readonly unusable: string;
   readonly wait: number;
   /** `data_dir` of the proxy. */
   readonly directory: string;
   /** The other nodes with data. */
   readonly others: readonly NodeId[];
   readonly client: CloneClient;
-  /** Where the donor's tablespaces go on this node. Rejects if that is not known. */
-  readonly place: (donors: readonly Tablespace[]) => Promise<readonly Tablespace[]>;
   readonly hopeless: () => Hopeless | undefined;
   /** Members that can be reached, the best donor first. */
   readonly donors: () => readonly Donor[];
@@ -82,6 +84,10 @@ export class Recloner {
   #again: NodeJS.Timeout | undefined;
   #notBefore = 0;
   readonly #failed = new Set<NodeId>();
+  /** Which donors are too different for which kind of copy, and what the last of them has said. */
+  readonly #unlike = new Set<string>();
+  #difference = '';
+  #receiver: CopyReceiver | undefined;
   #stopped = false;
 
   constructor(options: RecloneOptions) {
@@ -99,16 +105,31 @@ export class Recloner {
 
   /** A complete copy that could not be put in place is tried again. */
   async #resume(): Promise<void> {
-    const { data, complete, log } = this.#options;
-    if (data === undefined) return;
-    try {
-      if (!(await data.isDue())) return;
-    } catch (error) {
-      log.error({ err: error }, `reclone.data_directory can't be looked at: ${(error as Error).message}`);
+    const { targets, log } = this.#options;
+    for (const target of targets) {
+      try {
+        if (!(await target.isDue())) continue;
+      } catch (error) {
+        log.error(
+          { err: error },
+          `whether a ${target.method} copy is complete can't be seen: ${(error as Error).message}`,
+        );
+        continue;
+      }
+      this.#status = { ...NOTHING, state: 'complete', method: target.method };
+      this.#completeLater(target);
       return;
     }
-    this.#status = { ...NOTHING, state: 'complete' };
-    this.#again = setTimeout(complete, RETRY_DELAY);
+  }
+
+  #completeLater(target: CopyTarget): void {
+    this.#again = setTimeout(() => {
+      void target.isReady().then((isReady) => {
+        if (this.#stopped) return;
+        if (isReady) this.#options.complete();
+        else this.#completeLater(target);
+      });
+    }, RETRY_DELAY);
   }
 
   async stop(): Promise<void> {
@@ -116,6 +137,7 @@ export class Recloner {
     clearInterval(this.#timer);
     clearTimeout(this.#again);
     this.#options.client.stop();
+    this.#receiver?.abandon();
     await this.#running;
   }
 
@@ -127,13 +149,14 @@ export class Recloner {
       if (this.#status?.state === 'held') this.#status = null;
       return;
     }
-    const { data } = this.#options;
-    if (data === undefined) return this.#hold(`${need.reason}, but reclone.data_directory, stop and start are not set`);
+    const { targets, unusable } = this.#options;
+    if (targets.length === 0) return this.#hold(`${need.reason}, but ${unusable}`);
     const objection = this.#objection(need);
     if (objection !== undefined) return this.#hold(objection);
-    const donor = this.#donor(need);
-    if (donor === undefined) return;
-    this.#running = this.#copy(data, donor, need).finally(() => (this.#running = undefined));
+    const choice = this.#choice(need);
+    if (choice === undefined) return;
+    const target = targets.find(({ method }) => method === choice.method)!;
+    this.#running = this.#copy(target, choice.donor, need).finally(() => (this.#running = undefined));
   }
 
   /** Why a copy is needed; undefined when it is not. */
@@ -157,15 +180,13 @@ export class Recloner {
 
   /**
    * Those that have failed come last; those whose data have writes that no other node has, only where somebody has asked for a copy and there is
-   * no other.
+   * no other. Then a kind of copy for which it is not too different.
    */
-  #donor({ asked, reason }: Need): NodeId | undefined {
+  #choice({ asked, reason }: Need): Choice | undefined {
     const donors = this.#options.donors();
     const clean = donors.filter(({ bypassed }) => !bypassed);
     const usable = clean.length > 0 || !asked ? clean : donors;
-    if (usable.every(({ node }) => this.#failed.has(node))) this.#failed.clear();
-    const donor = usable.find(({ node }) => !this.#failed.has(node));
-    if (donor === undefined) {
+    if (usable.length === 0) {
       const bypassed = donors.map(({ node }) => node).join(' and ');
       this.#hold(
         donors.length === 0
@@ -174,9 +195,17 @@ export class Recloner {
       );
       return undefined;
     }
-    if (donor.bypassed)
-      this.#options.log.warn(`the copy will have the writes that went past the proxy of node ${donor.node}`);
-    return donor.node;
+    const methods = this.#options.targets.map(({ method }) => method);
+    const nodes = usable.map(({ node }) => node);
+    const choice = chooseCopy(methods, nodes, this.#failed, (one) => this.#unlike.has(nameOf(one)));
+    if (choice === undefined) {
+      this.#hold(`${reason}, but no member has data that can be copied here: ${this.#difference}`);
+      // It may have been replaced by one that can.
+      this.#unlike.clear();
+      this.#notBefore = performance.now() + RETRY_DELAY;
+    } else if (usable.some(({ node, bypassed }) => node === choice.donor && bypassed))
+      this.#options.log.warn(`the copy will have the writes that went past the proxy of node ${choice.donor}`);
+    return choice;
   }
 
   /** A copy is needed, and something stands in the way: told once. */
@@ -185,11 +214,12 @@ export class Recloner {
     this.#status = { ...NOTHING, state: 'held', problem };
   }
 
-  async #copy(data: DataDirectory, donor: NodeId, need: Need): Promise<void> {
+  async #copy(target: CopyTarget, donor: NodeId, need: Need): Promise<void> {
     const { log, directory, complete } = this.#options;
-    log.warn({ donor }, `${need.reason}: copying the data of node ${donor}`);
+    const { method } = target;
+    log.warn({ donor, method }, `${need.reason}: taking a ${method} copy of the data of node ${donor}`);
     try {
-      const bytes = await this.#receive(data, donor, need);
+      const bytes = await this.#receive(target, donor, need);
       await rm(join(directory, REQUEST_FILE), { force: true });
       log.warn({ donor, bytes }, `the copy of node ${donor} is complete`);
       this.#status = { ...this.#status!, state: 'complete' };
@@ -197,38 +227,51 @@ export class Recloner {
     } catch (error) {
       const problem = (error as Error).message;
       if (!this.#stopped) log.error({ donor, err: error }, `the data of node ${donor} could not be copied: ${problem}`);
-      this.#status = { ...(this.#status ?? NOTHING), state: 'failed', donor, problem };
-      this.#notBefore = performance.now() + RETRY_DELAY;
-      this.#failed.add(donor);
-      await data.discardCopy().catch((failure: unknown) => {
-        log.error({ err: failure }, `what has come of the copy could not be removed from ${data.copy}`);
+      this.#status = { ...(this.#status ?? NOTHING), state: 'failed', method, donor, problem };
+      if (error instanceof UnlikeDonor) {
+        this.#unlike.add(nameOf({ method, donor }));
+        this.#difference = problem;
+      } else {
+        this.#notBefore = performance.now() + RETRY_DELAY;
+        this.#failed.add(donor);
+      }
+      await target.discard().catch((failure: unknown) => {
+        log.error({ err: failure }, `what has come of the copy could not be removed: ${target.place}`);
       });
     }
   }
 
-  async #receive(data: DataDirectory, donor: NodeId, need: Need): Promise<number> {
-    await data.beginCopy();
-    const { place } = this.#options;
-    const receiver = new BackupReceiver(data.copy, async (found) => data.beginTablespaces(await place(found)));
+  async #receive(target: CopyTarget, donor: NodeId, need: Need): Promise<number> {
+    const request = await target.request();
+    const { method } = target;
     let bytes = 0;
+    // Asked before room is made: the donor may not be of any use.
+    let piece = await this.#options.client.read(donor, bytes, request);
+    const receiver = await target.begin();
+    this.#receiver = receiver;
     try {
-      for (let end = false; !end;) {
-        const piece = await this.#options.client.read(donor, bytes);
+      for (;;) {
         bytes += piece.bytes.length;
-        end = piece.end;
-        this.#status = { state: 'copying', donor, bytes, total: Math.max(piece.total, bytes), problem: null };
+        this.#status = { state: 'copying', method, donor, bytes, total: Math.max(piece.total, bytes), problem: null };
         await receiver.push(piece.bytes);
+        if (piece.end) break;
+        piece = await this.#options.client.read(donor, bytes, request);
       }
-      const manifest = await receiver.finish();
+      this.#status = { ...this.#status, state: 'finishing' };
+      await receiver.finish();
       const objection = this.#objection(need);
       if (objection !== undefined) throw new Error(objection);
-      await data.completeCopy(manifest);
+      await receiver.complete();
       return bytes;
     } catch (error) {
       receiver.abandon();
       throw error;
+    } finally {
+      this.#receiver = undefined;
     }
   }
 }
 
-const NOTHING: RecloneStatus = { state: 'failed', donor: null, bytes: 0, total: 0, problem: null };
+const nameOf = ({ method, donor }: Choice): string => `${method} ${donor}`;
+
+const NOTHING: RecloneStatus = { state: 'failed', method: null, donor: null, bytes: 0, total: 0, problem: null };

@@ -18,6 +18,7 @@ export class CommitLanes {
   /** Dealt out and not reported, in log order; and which of them are committed. */
   #underWay: LogIndex[] = [];
   readonly #done = new Set<LogIndex>();
+  #held = false;
 
   constructor(lanes: number) {
     this.#lanes = lanes;
@@ -38,6 +39,17 @@ export class CommitLanes {
     return { reported, assigned: this.#deal() };
   }
 
+  /** Nothing more is dealt out until `resume`. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  /** What may begin now. */
+  resume(): Assigned[] {
+    this.#held = false;
+    return this.#deal();
+  }
+
   /** What has not been dealt out is given up. */
   stop(): void {
     this.#waiting = [];
@@ -45,6 +57,7 @@ export class CommitLanes {
 
   #deal(): Assigned[] {
     const assigned: Assigned[] = [];
+    if (this.#held) return assigned;
     for (const entry of this.#waiting) {
       if (this.#isFarAhead(entry.index)) break;
       this.#underWay.push(entry.index);

@@ -4,18 +4,8 @@ import { readDataRow } from '../../wire/backend-messages.ts';
 import { Backend } from '../../wire/codes.ts';
 import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
 import { FrontendWriter } from '../../wire/frontend.ts';
+import { UnlikeServer, type CopyPiece, type CopySource } from '../copy-source.ts';
 import { TABLESPACES } from './tablespaces.ts';
-
-export interface BaseBackupPiece {
-  /**
-   * Frames `[u32 length][CopyData of BASE_BACKUP]`, cut anywhere. Where there are tablespaces the first frame is `t` and a JSON array of their OIDs,
-   * names and locations, as BASE_BACKUP itself does not tell names.
-   */
-  readonly bytes: Buffer;
-  readonly end: boolean;
-  /** Bytes of the whole data directory, as the server estimates. */
-  readonly total: number;
-}
 
 /** Bytes read ahead of whoever takes them. */
 const READ_AHEAD = 4 * 1024 * 1024;
@@ -26,9 +16,10 @@ const SIZE = 2;
 /**
  * A running PostgreSQL's data directory as a stream of bytes ("Streaming Replication Protocol": BASE_BACKUP), with the WAL that makes it consistent and
  * a manifest with checksums. As slow as it is taken: PostgreSQL waits, and nobody else does. That WAL comes last, and a slot keeps it
- * until then: a temporary one, which goes with the connection, however that ends.
+ * until then: a temporary one, which goes with the connection, however that ends. The bytes are frames `[u32 length][CopyData of BASE_BACKUP]`;
+ * where there are tablespaces the first frame is `t` and a JSON array of their OIDs, names and locations, as BASE_BACKUP itself does not tell names.
  */
-export class BaseBackup {
+export class BaseBackup implements CopySource {
   readonly #server: ServerConnection;
   #queue: Buffer[] = [];
   #bytes = 0;
@@ -38,10 +29,16 @@ export class BaseBackup {
   #error: Error | undefined;
   #wake: (() => void) | undefined;
 
-  /** `rate`: bytes per second at most. Rejects with the server's error. */
-  static async begin(options: ConnectionOptions, rate: number): Promise<BaseBackup> {
+  /**
+   * `rate`: bytes per second at most. `forMajor`: the major version of the server that the copy is for, where that is known. Rejects with the
+   * server's error, or UnlikeServer.
+   */
+  static async begin(options: ConnectionOptions, rate: number, forMajor?: number): Promise<BaseBackup> {
     const server = await ServerConnection.connect({ ...options, replication: true });
     try {
+      const major = Math.floor(server.serverVersion / 10_000);
+      if (forMajor !== undefined && forMajor !== major)
+        throw new UnlikeServer(`it runs PostgreSQL ${major}, and a physical copy for PostgreSQL ${forMajor} is needed`);
       const slot = `${SLOT_PREFIX}${randomBytes(8).toString('hex')}`;
       await server.query(`CREATE_REPLICATION_SLOT ${slot} TEMPORARY PHYSICAL (RESERVE_WAL true)`);
       const tablespaces = await server.query(TABLESPACES);
@@ -96,7 +93,7 @@ export class BaseBackup {
   }
 
   /** About `limit` bytes. Rejects with what went wrong, and then always. */
-  async take(limit: number): Promise<BaseBackupPiece> {
+  async take(limit: number): Promise<CopyPiece> {
     while (this.#queue.length === 0 && !this.#ended && this.#error === undefined) {
       await new Promise<void>((resolve) => (this.#wake = resolve));
       this.#wake = undefined;

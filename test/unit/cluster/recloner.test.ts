@@ -3,7 +3,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BypassRecord, forgetBypasses } from '../../../src/cluster/bypass-record.ts';
 import { CloneClient } from '../../../src/cluster/reclone/clone-client.ts';
+import type { CopyTarget } from '../../../src/cluster/reclone/copy-target.ts';
 import { DataDirectory } from '../../../src/cluster/reclone/data-directory.ts';
+import { PhysicalTarget } from '../../../src/cluster/reclone/physical-target.ts';
 import { Recloner, REQUEST_FILE, type RecloneOptions } from '../../../src/cluster/reclone/recloner.ts';
 import { nodeId, type NodeId } from '../../../src/runtime/ids.ts';
 import { createLogger } from '../../../src/runtime/log.ts';
@@ -32,6 +34,7 @@ describe('when a copy is made', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
     root = makeTempDir('recloner');
     mkdirSync(join(root, 'pg'));
+    writeFileSync(join(root, 'pg', 'PG_VERSION'), '15\n');
     asked = [];
   });
   afterEach(async () => {
@@ -51,7 +54,10 @@ describe('when a copy is made', () => {
     });
     recloner = new Recloner({
       automatic: true,
-      data: new DataDirectory(join(root, 'pg')),
+      targets: [
+        new PhysicalTarget(new DataDirectory(join(root, 'pg')), ['postgres'], (found) => Promise.resolve(found)),
+      ],
+      unusable: 'nothing is set',
       wait: 0,
       directory: root,
       others: [TWO, THREE],
@@ -59,7 +65,6 @@ describe('when a copy is made', () => {
       hopeless: () => ({ gone: new Set([TWO, THREE]), since: 0 }),
       donors: () => [{ node: TWO, bypassed: false }],
       worthKeeping: () => undefined,
-      place: (found) => Promise.resolve(found),
       isMember: () => false,
       complete: () => undefined,
       log: LOG,
@@ -123,6 +128,39 @@ describe('when a copy is made', () => {
     await held('pgmm reclone');
     lost = false;
     await waitFor('nothing is held', () => recloner?.status === null);
+  });
+
+  it('is of another kind where the donor is too different for the first one, and held where that is so of all', async () => {
+    let difference: (method: unknown) => string | undefined = (method) =>
+      method === 'physical' ? 'is older' : undefined;
+    const target = new PhysicalTarget(new DataDirectory(join(root, 'pg')), ['postgres'], (found) =>
+      Promise.resolve(found),
+    );
+    const other: CopyTarget = {
+      method: 'logical',
+      place: 'nowhere',
+      isDue: () => Promise.resolve(false),
+      isReady: () => Promise.resolve(true),
+      request: async () => ({ ...(await target.request()), method: 'logical' }),
+      begin: () => Promise.reject(new Error('no room')),
+      discard: () => Promise.resolve(),
+    };
+    const methods: unknown[] = [];
+    const client: CloneClient = new CloneClient((to, message) => {
+      if (message.t !== 'clone') return false;
+      methods.push(message.method);
+      const error = difference(message.method);
+      const answer = { id: message.id, clone: new Uint8Array(0), end: true, total: 0 };
+      queueMicrotask(() => client.onAnswer(to, { ...answer, ...(error !== undefined && { error, unlike: true }) }));
+      return true;
+    });
+    const one = start({ client, targets: [target, other] });
+    await waitFor('the second kind fails in its own way', () => one.status?.problem === 'no room');
+    expect(methods).toEqual(['physical', 'logical']);
+    difference = () => 'is newer';
+    vi.spyOn(performance, 'now').mockReturnValue(performance.now() + 5000);
+    await waitFor('it is held', () => one.status?.state === 'held');
+    expect(one.status?.problem).toContain('can be copied here: node 2: is newer');
   });
 
   it('asks another donor when one has failed, after a while', async () => {

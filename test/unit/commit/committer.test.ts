@@ -97,6 +97,44 @@ describe('the committer', () => {
     expect(batches('app 0')).toEqual([[1, 2]]);
   });
 
+  it('held, ends what was begun and begins nothing more, then goes on from there', async () => {
+    const { committer, connections, reported, batches } = setUp(2);
+    for (const index of [1, 2]) committer.commit(entry(index));
+    await turns();
+    const hold = committer.hold();
+    let isQuiet = false;
+    void hold.quiet.then(() => (isQuiet = true));
+    committer.commit(entry(3));
+    const end = (key: string, batch: number, index: number) => {
+      const one = connections.get(key)!.batches[batch];
+      one.done(index);
+      one.end();
+    };
+    end('app 1', 0, 1);
+    await turns();
+    expect(isQuiet).toBe(false);
+    end('app 0', 0, 2);
+    await turns();
+    expect(isQuiet).toBe(true);
+    expect(reported).toEqual([1, 2]);
+    expect(batches('app 1')).toEqual([[1]]);
+    expect(hold.release()).toBe(true);
+    await turns();
+    expect(batches('app 1')).toEqual([[1], [3]]);
+  });
+
+  it('tells that a hold was in vain when it was stopped meanwhile, and is held no more', async () => {
+    const { committer, batches } = setUp(1);
+    const hold = committer.hold();
+    await committer.stop();
+    expect(hold.release()).toBe(false);
+    committer.reset(1);
+    expect(hold.release()).toBe(false);
+    committer.commit(entry(1));
+    await turns();
+    expect(batches('app 0')).toEqual([[1]]);
+  });
+
   it('lets several lanes commit at once, and reports in order', async () => {
     const { committer, connections, reported, batches } = setUp(2);
     for (const index of [1, 2, 3, 4]) committer.commit(entry(index));

@@ -220,3 +220,30 @@ describe('a referee', () => {
     ]);
   });
 });
+
+describe('how data are replaced by a copy', () => {
+  it('needs no settings for a logical one, and three for a physical one', () => {
+    expect(problemsOf(`${MINIMAL}reclone: { mode: automatic }\n`)).toEqual([]);
+    expect(problemsOf(`${MINIMAL}reclone: { method: logical, tools_directory: bin }\n`)).toEqual([]);
+    expect(parseConfig(`${MINIMAL}reclone: { tools_directory: bin }\n`, '/etc/pgmm.yaml').reclone.toolsDirectory).toBe(
+      '/etc/bin',
+    );
+    const missing = (text: string) =>
+      problemsOf(`${MINIMAL}${text}\n`).map((line) => line.replace(/^.*: (reclone\.)/, '$1'));
+    const needed = 'is required: a physical copy needs data_directory, stop, start';
+    expect(missing('reclone: { mode: automatic, method: physical }')).toEqual([
+      `reclone.data_directory: ${needed}`,
+      `reclone.stop: ${needed}`,
+      `reclone.start: ${needed}`,
+    ]);
+    expect(missing('reclone: { data_directory: d, start: s }')).toEqual([`reclone.stop: ${needed}`]);
+  });
+
+  it('needs a database to work from where it is a logical one', () => {
+    const [problem, ...others] = problemsOf(
+      `${MINIMAL}databases: [postgres, template1]\nreclone: { method: logical }\n`,
+    );
+    expect(others).toEqual([]);
+    expect(problem).toContain('reclone.method: expected another method, or a database that is not among databases');
+  });
+});
