@@ -14,7 +14,7 @@ interface Statement {
 }
 
 /** How often in a row a transaction that stands may lose: each time it is older, and has fewer to lose to. */
-const MOST_LOSSES = 25;
+const MOST_LOSSES = 40;
 /** What a lost conflict or a deadlock is told as; a transaction that stands is run again then. */
 const LOST = new Set(['40001', '40P01', '57014']);
 /** Milliseconds between two transactions of those that write without a pause. */
