@@ -3,6 +3,7 @@ import type { Gid } from '../../src/runtime/ids.ts';
 import type { Tx, Write } from './locks.ts';
 import type { SimNode } from './node.ts';
 import type { Backend, Reply } from './postgres.ts';
+import { Violation } from './trace.ts';
 
 type Change = (value: string | undefined) => string | Omit<Write, 'key' | 'base'>;
 
@@ -12,6 +13,13 @@ interface Statement {
   readonly change: Change | undefined;
 }
 
+/** How often in a row a transaction that stands may lose: each time it is older, and has fewer to lose to. */
+const MOST_LOSSES = 40;
+/** What a lost conflict or a deadlock is told as; a transaction that stands is run again then. */
+const LOST = new Set(['40001', '40P01', '57014']);
+/** Milliseconds between two transactions of those that write without a pause. */
+const STEADY = 0.5;
+
 const update =
   (f: (value: string) => string): Change =>
   (value) => ({ op: value === undefined ? 'insert' : 'update', value: f(value ?? '0') });
@@ -20,6 +28,7 @@ const update =
 class Client {
   readonly #node: SimNode;
   readonly #name: string;
+  readonly #isFirst: boolean;
   #backend: Backend | undefined;
   #life = 0;
   #count = 0;
@@ -32,11 +41,17 @@ class Client {
   /** The first that lost a conflict since a commit; its priority is kept. */
   #senior: Gid | undefined;
   #everywhere = false;
+  /** It is as good as a lock of whole tables, has its name from the beginning, and gives way to older ones only (session/procedures/exclusive.ts). */
+  #stands = false;
+  /** What it will run again, and how often it has lost since it began to. */
+  #again: readonly Statement[] | undefined;
+  #losses = 0;
   committing = false;
   busy = false;
 
   constructor(node: SimNode, number: number) {
     this.#node = node;
+    this.#isFirst = number === 1;
     this.#name = `c${node.id}${number}`;
   }
 
@@ -55,15 +70,26 @@ class Client {
   think(): void {
     const { world } = this.#node;
     const life = ++this.#life;
-    world.loop.in(this.#node.process, world.rng.wait(world.settings.thinkTime), () => {
-      if (life === this.#life && world.acceptsWork) this.begin(this.#draw());
+    const pause = world.standing === undefined ? world.settings.thinkTime : STEADY;
+    world.loop.in(this.#node.process, world.rng.wait(pause), () => {
+      if (life !== this.#life || !world.acceptsWork) return;
+      if (this.#again !== undefined || this.#isToStand()) this.begin(this.#again ?? this.#wholeTables(), true);
+      else this.begin(world.standing === undefined ? this.#draw() : this.#hotOne());
     });
   }
 
-  begin(statements: readonly Statement[]): void {
+  #isToStand(): boolean {
+    const { world } = this.#node;
+    if (world.standing !== undefined) return world.standing === this.#node && this.#isFirst;
+    return world.rng.chance(world.settings.exclusive);
+  }
+
+  begin(statements: readonly Statement[], stands = false): void {
     this.#backend = this.#node.postgres.connect(this.#node.run, true);
     this.#overruled = this.committing = false;
-    this.#gid = undefined;
+    this.#stands = stands;
+    this.#again = stands ? statements : undefined;
+    this.#gid = stands ? this.#node.allocate(this.#senior) : undefined;
     this.busy = true;
     this.#life++;
     this.#everywhere = this.#node.world.rng.chance(this.#node.world.settings.everywhere);
@@ -108,7 +134,7 @@ class Client {
       return this.#end();
     }
     if (core.refusal !== undefined || !replica.isUp) return this.#failed('57P03');
-    const gid = this.#node.allocate(this.#senior);
+    const gid = this.#gid ?? this.#node.allocate(this.#senior);
     this.#gid = gid;
     this.committing = true;
     world.oracle.begun(gid, [...backend.tx.writes.values()]);
@@ -140,8 +166,11 @@ class Client {
     const reason = outcome.type === 'committed' ? '' : ` ${outcome.error.sqlstate}`;
     world.note(this.#name, `${this.#gid!} ${outcome.type}${reason}`);
     world.count(`${outcome.type}${reason}`);
-    if (outcome.type === 'committed') this.#senior = undefined;
-    else if (outcome.type === 'aborted' && outcome.error.sqlstate === '40001') this.#senior ??= this.#gid;
+    if (outcome.type === 'committed') {
+      if (this.#stands) world.count('stood and committed');
+      this.#senior = undefined;
+    } else if (outcome.type === 'aborted' && outcome.error.sqlstate === '40001') this.#senior ??= this.#gid;
+    this.#noteEnd(outcome.type === 'aborted' ? outcome.error.sqlstate : '');
     // The session keeps its connection until PREPARE TRANSACTION is answered.
     this.#answered = true;
     if (!this.#preparing) this.#end();
@@ -159,7 +188,25 @@ class Client {
 
   #failed(sqlstate: string): void {
     this.#node.world.count(`not begun ${sqlstate}`);
+    if (this.#stands && LOST.has(sqlstate)) this.#senior ??= this.#gid;
+    this.#noteEnd(sqlstate);
     this.#end();
+  }
+
+  /** Whoever stands gets through, however steadily others write. */
+  #noteEnd(sqlstate: string): void {
+    if (!this.#stands) return;
+    const lost = LOST.has(sqlstate);
+    this.#losses = lost ? this.#losses + 1 : 0;
+    if (!lost) this.#again = undefined;
+    this.#node.world.most('most losses in a row', this.#losses);
+    if (this.#losses > MOST_LOSSES)
+      throw new Violation('starvation', `${this.#name} lost ${this.#losses} times in a row, with ${this.#gid!}`);
+  }
+
+  /** See ConflictVictim.standing. */
+  get standing(): Gid | undefined {
+    return this.#stands && this.busy && !this.committing && !this.#overruled ? this.#gid : undefined;
   }
 
   #end(): void {
@@ -175,10 +222,28 @@ class Client {
   lost(): void {
     if (this.committing) this.#node.world.count('clients lost while committing');
     this.#life++;
+    this.#again = undefined;
+    this.#losses = 0;
     this.busy = this.committing = this.#preparing = this.#answered = false;
   }
 
   // ---- the work
+
+  /** One row, as quick writers change it. */
+  #hotOne(): Statement[] {
+    const { rng, settings } = this.#node.world;
+    return [{ key: `a${rng.below(settings.hotKeys + 1)}`, change: update((value) => value) }];
+  }
+
+  /** All that is hot, in one order. */
+  #wholeTables(): Statement[] {
+    const mark = `${this.#name}.${++this.#count}`;
+    const all = Array.from({ length: this.#node.world.settings.hotKeys + 1 }, (_, i) => i);
+    return [
+      ...all.map((i) => ({ key: `a${i}`, change: update((value) => value) })),
+      ...all.map((i) => ({ key: `b${i}`, change: update(() => mark) })),
+    ];
+  }
 
   #draw(): Statement[] {
     const { rng, settings } = this.#node.world;
@@ -250,6 +315,10 @@ export class Clients {
     if (backend?.isClients !== true) return;
     world.count('backends terminated');
     world.loop.in(postgres.process, world.rng.between(0.1, 1), () => postgres.terminate(backend));
+  }
+
+  standing(pid: number): Gid | undefined {
+    return this.#clients.find((client) => client.busy && client.pid === pid)?.standing;
   }
 
   answer(gid: Gid, outcome: CoordinatorOutcome): void {

@@ -9,6 +9,7 @@ const SAMPLE: readonly (readonly [name: string, rule: string])[] = [
   ['commits what is prepared, in any order', 'I7'],
   ['claims what a snapshot hides', 'I7'],
   ['writes before it has what precedes its admission', 'lost update'],
+  ['overrules what locks whole tables like any other', 'starvation'],
 ];
 
 test('every deliberate fault names text that is there, once', () => {

@@ -44,6 +44,16 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [[PARTICIPANT, 'if (t.asked || t.dependsOn > this.#committed) return;', 'if (t.asked) return;']],
   },
   {
+    name: 'overrules what locks whole tables like any other',
+    edits: [
+      [
+        PARTICIPANT,
+        'if (t.index === 0 && standing !== undefined && comparePriority(standing, t.parts) < 0) {',
+        'if (t.index !== 0 && standing !== undefined && comparePriority(standing, t.parts) < 0) {',
+      ],
+    ],
+  },
+  {
     name: 'counts a vote whatever its epoch',
     because: 'only a clone takes away what was voted for, seldom while it is undecided',
     noticedBy: 'test/unit/commit',

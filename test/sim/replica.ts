@@ -224,7 +224,7 @@ export class Replica {
         const isNamed = holder.kind === 'replay' || holder.state === 'prepared';
         const who = isNamed
           ? ({ type: 'transaction', gid: holder.gid! } as const)
-          : ({ type: 'backend', pid: holder.pid } as const);
+          : ({ type: 'backend', pid: holder.pid, standing: this.#node.clients.standing(holder.pid) } as const);
         world.loop.in(process, 0.5, () => {
           this.#node.feed({ type: 'blocked', gid, holder: who });
         });

@@ -10,6 +10,8 @@ export interface SimSettings {
   readonly lockClientsPerNode: number;
   readonly thinkTime: number;
   readonly hotKeys: number;
+  /** Share of transactions that lock all that is hot, as DDL locks whole tables. */
+  readonly exclusive: number;
   /** Share of transactions that wait for every member (`remote_apply`). */
   readonly everywhere: number;
   readonly raftTick: number;
@@ -59,5 +61,6 @@ export function drawSettings(rng: Rng): SimSettings {
     fsync: rng.pick([0.3, 2]),
     lockClientsPerNode: rng.pick([0, 1, 2, 3]),
     lanes: rng.pick([[1], [1], [4], [1, 2, 4]]),
+    exclusive: rng.pick([0, 0, 0.02, 0.1]),
   };
 }

@@ -35,6 +35,8 @@ export class World {
   readonly counts = new Map<string, number>();
   readonly #faults: Faults;
   acceptsWork = true;
+  /** The one client that locks all that is hot, again and again, while all others write without a pause. */
+  standing: SimNode | undefined;
   #partition = 0;
   #hasFaults = true;
 
@@ -87,6 +89,7 @@ export class World {
     // Load goes on for a while: the nodes have to come back under it.
     this.#until('all nodes are members', () => this.nodes.every((node) => node.core.state === 'member'));
     this.#calm();
+    this.#stand();
     this.acceptsWork = false;
     this.#until('all clients are answered', () => this.nodes.every((node) => !node.clients.busy));
     this.#until('all locks are had and let go of', () => this.nodes.every((node) => !node.locks.busy));
@@ -120,6 +123,17 @@ export class World {
       'calm',
       `exclusions, refusals, unknown outcomes, lost locks without faults: ${seen.join(', ')}`,
     );
+  }
+
+  /** Steady writes: what locks whole tables gets through all the same, and does not lose for ever. */
+  #stand(): void {
+    this.standing = this.rng.pick(this.nodes);
+    const before = this.counts.get('stood and committed') ?? 0;
+    this.#until(
+      'who locks all that is hot gets through',
+      () => (this.counts.get('stood and committed') ?? 0) >= before + 3,
+    );
+    this.standing = undefined;
   }
 
   /** A majority goes on: with one node dead and nobody's transactions under way, the others exclude it and commit. */
@@ -223,6 +237,10 @@ export class World {
 
   count(what: string): void {
     this.counts.set(what, (this.counts.get(what) ?? 0) + 1);
+  }
+
+  most(what: string, count: number): void {
+    this.counts.set(what, Math.max(count, this.counts.get(what) ?? 0));
   }
 
   logged(index: number, command: LogCommand | undefined): void {
