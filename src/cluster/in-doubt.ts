@@ -38,7 +38,7 @@ const FOREIGN_STATES = {
 export class InDoubtList {
   readonly #core: Pick<NodeCore, 'coordinator' | 'participant'>;
   readonly #self: NodeId;
-  #since = new Map<Gid, number>();
+  readonly #since = new Map<Gid, number>();
 
   constructor(core: Pick<NodeCore, 'coordinator' | 'participant'>, self: NodeId) {
     this.#core = core;
@@ -47,7 +47,9 @@ export class InDoubtList {
 
   /** To be called often: notes down since when others' transactions are there. Monotonic milliseconds. */
   look(now: number): void {
-    this.#since = new Map(this.#core.participant.list().map(({ gid }) => [gid, this.#since.get(gid) ?? now]));
+    const { participant } = this.#core;
+    for (const gid of this.#since.keys()) if (participant.state(gid) === undefined) this.#since.delete(gid);
+    for (const gid of participant.gids()) if (!this.#since.has(gid)) this.#since.set(gid, now);
   }
 
   list(now: number): readonly InDoubt[] {

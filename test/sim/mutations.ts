@@ -41,7 +41,7 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'catches up without waiting for depends_on',
-    edits: [[PARTICIPANT, 'if (t.asked || t.dependsOn > this.#committed) return;', 'if (t.asked) return;']],
+    edits: [[PARTICIPANT, 'if (t.dependsOn > this.#committed) return this.#dependent.push(t.dependsOn, t);', '']],
   },
   {
     name: 'overrules what locks whole tables like any other',
@@ -173,10 +173,14 @@ export const MUTATIONS: readonly Mutation[] = [
     edits: [
       [
         PARTICIPANT,
-        'if (event.asOf > this.#logApplied) t.notActiveAsOf = event.asOf;\n        else this.#drop(t);',
-        'this.#drop(t);',
+        'if (event.asOf <= this.#logApplied) return this.#drop(t);',
+        'if (event.asOf >= 0) return this.#drop(t);',
       ],
     ],
+  },
+  {
+    name: 'who waits for a commit is not woken by it',
+    edits: [[PARTICIPANT, 'else this.#dependent.push(dependsOn, t);', '']],
   },
   {
     name: 'answers for what is under way',

@@ -117,7 +117,7 @@ export class NodeCore {
     return this.#coordinator;
   }
 
-  get participant(): Pick<Participant, 'list' | 'state'> {
+  get participant(): Pick<Participant, 'list' | 'gids' | 'state'> {
     return this.#participant;
   }
 

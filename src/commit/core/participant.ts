@@ -1,3 +1,4 @@
+import { Heap } from '../../runtime/heap.ts';
 import { comparePriority, parseGid, type GidParts } from '../gid.ts';
 import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { ErrorReport } from './types.ts';
@@ -131,6 +132,14 @@ export class Participant {
   readonly #self: NodeId;
   readonly #transactions = new Map<Gid, Foreign>();
   readonly #view: ParticipantView;
+  /**
+   * Who may go on when this node has committed an entry, by that entry: `waiting` and `missing` by what they depend on, `decided` by their own. A node that was away has
+   * far too many to look at all of them at each commit. What is not in that state any more is passed over.
+   */
+  readonly #dependent = new Heap<Foreign>();
+  readonly #decided = new Heap<Foreign>();
+  /** Those with `notActiveAsOf`. */
+  readonly #leaving = new Set<Foreign>();
   #committed = 0 as LogIndex;
   #logApplied = 0 as LogIndex;
   #effects: ParticipantEffect[] = [];
@@ -147,6 +156,10 @@ export class Participant {
       state: t.state,
       waitsFor: waitsFor(t),
     }));
+  }
+
+  gids(): Iterable<Gid> {
+    return this.#transactions.keys();
   }
 
   state(gid: Gid): State | undefined {
@@ -211,8 +224,9 @@ export class Participant {
         if (t.state === 'missing' && t.index === event.index) this.#decide(t, event.index);
         return;
       case 'not-active':
-        if (event.asOf > this.#logApplied) t.notActiveAsOf = event.asOf;
-        else this.#drop(t);
+        if (event.asOf <= this.#logApplied) return this.#drop(t);
+        t.notActiveAsOf = event.asOf;
+        this.#leaving.add(t);
         return;
       case 'rolled-back':
         if (t.state !== 'rolling-back') throw new Error(`${t.gid} was rolled back while ${t.state}`);
@@ -236,6 +250,7 @@ export class Participant {
     }
     const t = this.#add(gid, database, dependsOn, 'waiting');
     if (dependsOn <= this.#committed) this.#apply(t);
+    else this.#dependent.push(dependsOn, t);
   }
 
   #onRecovered(prepared: ReadonlyMap<Gid, string>): void {
@@ -364,17 +379,26 @@ export class Participant {
 
   #onCommitted(index: LogIndex): void {
     this.#committed = index;
-    for (const t of this.#transactions.values()) {
-      if (t.state === 'waiting' && t.dependsOn <= index) this.#apply(t);
+    let t: Foreign | undefined;
+    while ((t = this.#decided.popUpTo(index)) !== undefined)
+      if (t.state === 'decided' && this.#isThere(t)) this.#transactions.delete(t.gid);
+    while ((t = this.#dependent.popUpTo(index)) !== undefined) {
+      if (!this.#isThere(t)) continue;
+      if (t.state === 'waiting') this.#apply(t);
       else if (t.state === 'missing') this.#askFor(t);
-      else if (t.state === 'decided' && t.index <= index) this.#transactions.delete(t.gid);
     }
+  }
+
+  /** Not forgotten, nor another one of the same name. */
+  #isThere(t: Foreign): boolean {
+    return this.#transactions.get(t.gid) === t;
   }
 
   #onLogApplied(index: LogIndex): void {
     this.#logApplied = index;
-    for (const t of this.#transactions.values()) {
-      if (t.notActiveAsOf !== undefined && t.notActiveAsOf <= index) this.#drop(t);
+    for (const t of this.#leaving) {
+      if (t.notActiveAsOf === undefined || !this.#isThere(t)) this.#leaving.delete(t);
+      else if (t.notActiveAsOf <= index) this.#drop(t);
     }
   }
 
@@ -396,6 +420,7 @@ export class Participant {
     t.state = 'decided';
     t.index = index;
     t.doomed = undefined;
+    this.#decided.push(index, t);
     this.#emit({ type: 'release', gid: t.gid });
   }
 
@@ -406,7 +431,8 @@ export class Participant {
   }
 
   #askFor(t: Foreign): void {
-    if (t.asked || t.dependsOn > this.#committed) return;
+    if (t.asked) return;
+    if (t.dependsOn > this.#committed) return this.#dependent.push(t.dependsOn, t);
     t.asked = true;
     this.#emit({ type: 'missing', gid: t.gid, index: t.index, database: t.database, member: false });
   }
@@ -431,6 +457,7 @@ export class Participant {
   /** Final abort, by the origin's word or by the log. */
   #drop(t: Foreign): void {
     t.notActiveAsOf = undefined;
+    this.#leaving.delete(t);
     if (this.#view.isCommitted(t.gid)) return;
     switch (t.state) {
       case 'waiting':
