@@ -19,12 +19,13 @@ describe('a node whose live slot is lost', () => {
   });
   afterAll(() => cluster.stop());
 
-  async function on(uri: string, sql: string): Promise<Record<string, unknown>[]> {
+  async function on(uri: string, ...statements: string[]): Promise<Record<string, unknown>[]> {
     const client = new pg.Client({ connectionString: uri });
     await client.connect();
     try {
-      const result = await client.query<Record<string, unknown>>(sql);
-      return result.rows;
+      let rows: Record<string, unknown>[] = [];
+      for (const sql of statements) ({ rows } = await client.query<Record<string, unknown>>(sql));
+      return rows;
     } finally {
       await client.end();
     }
@@ -101,4 +102,41 @@ describe('a node whose live slot is lost', () => {
     // What was not looked at before is not known to this day.
     expect(await unseen()).toMatchObject([{ database: 'postgres', from: null }]);
   });
+
+  it('loses nothing that was acknowledged, even if all nodes lose all their slots with transactions in doubt', async () => {
+    const nodes = [1, 2, 3];
+    const acknowledged: string[] = [];
+    const writers = nodes.flatMap((node) => [0, 1, 2].map((i) => write(node, `${node} ${i}`, acknowledged)));
+    await waitFor('writes', () => acknowledged.length > 100, PATIENCE);
+    await Promise.all(nodes.map((node) => cluster.dev('kill', String(node), 'proxy')));
+    await Promise.all(writers);
+    for (const node of nodes)
+      await on(
+        cluster.node(node).postgresUri,
+        `SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active`,
+        'SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots',
+      );
+    await Promise.all(nodes.map((node) => cluster.dev('start', String(node), 'proxy')));
+    for (const node of nodes) await waitFor(`node ${node} is back`, () => isReady(cluster, node), PATIENCE);
+    await expectSame();
+    const found = new Set((await direct('SELECT filler FROM t')).map(({ filler }) => filler));
+    expect(acknowledged.filter((value) => !found.has(value))).toEqual([]);
+  });
+
+  /** Until its connection breaks. */
+  async function write(node: number, name: string, acknowledged: string[]): Promise<void> {
+    const client = new pg.Client({ connectionString: cluster.node(node).uri });
+    client.on('error', () => undefined);
+    await client.connect();
+    for (let i = 0; ; i++) {
+      const value = `${name} ${i}`;
+      try {
+        await client.query('INSERT INTO t (filler) VALUES ($1)', [value]);
+        acknowledged.push(value);
+      } catch (error) {
+        // Refused, as another node is gone already, is an answer, too.
+        if (!(error instanceof pg.DatabaseError)) return;
+      }
+    }
+  }
 });

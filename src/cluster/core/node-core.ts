@@ -35,7 +35,7 @@ export class NodeCore {
   /** The log was read up to here without a hole: what a proposal may claim. Behind the guard while there is a gap. */
   #readUpTo: LogIndex;
   #fenced: string | undefined;
-  /** Why this node could not be the origin of anything, though its PostgreSQL is up. */
+  /** Why this node can't be the origin of anything, though its PostgreSQL is up and others' transactions are replayed and voted for. */
   #unready: string | undefined;
   /** The epoch that this run was admitted under, 0 while it is no member. */
   #epoch = 0 as Epoch;
@@ -152,12 +152,11 @@ export class NodeCore {
     if (!this.hasLeader) return 'there is no leader of the decision log that this node can reach';
     // What was committed before the admission may still be missing here; a transaction that begins without it would
     // overwrite it, as nothing holds its locks here.
-    if (this.#state === 'member' && this.committed >= this.#epoch) return undefined;
+    if (this.#state === 'member' && this.committed >= this.#epoch) return this.#unready;
     const pause = this.#admission.pause(this.#now);
     if (pause > 0)
       return `its votes did not come in time again and again: it asks to be let in again in ${Math.ceil(pause / 1000)} s`;
-    if (this.#state === 'recovering') return 'its PostgreSQL is not available';
-    return this.#unready ?? 'it is catching up with the cluster';
+    return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
   }
 
   #createProposals(): Proposals {
@@ -538,16 +537,15 @@ export class NodeCore {
     this.#voice.ask(this.#proposals.leader?.node);
   }
 
-  /** A member without its PostgreSQL asks to be excluded, rather than let the others wait for its votes; and one that could not take writes anyway. */
+  /** A member without its PostgreSQL asks to be excluded, rather than let the others wait for its votes. */
   #reportDown(): void {
-    const isDown = this.#state === 'recovering' || this.#fenced !== undefined || this.#unready !== undefined;
-    if (this.#epoch === 0 || !isDown) return;
-    const reason = this.#fenced ?? this.#unready ?? 'its PostgreSQL is not available';
+    if (this.#epoch === 0 || (this.#state !== 'recovering' && this.#fenced === undefined)) return;
+    const reason = this.#fenced ?? 'its PostgreSQL is not available';
     this.#proposals.suspect(this.#settings.self, this.#epoch, reason, false);
   }
 
   #askForAdmission(): void {
-    if (!this.hasLeader || this.#fenced !== undefined || this.#unready !== undefined) return;
+    if (!this.hasLeader || this.#fenced !== undefined) return;
     if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
     // A log that was lost holds admissions of an earlier life, which must not be taken for the answer: what lets its voice count comes after them.
     if (this.#voice.problem !== undefined) return;

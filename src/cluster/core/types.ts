@@ -57,7 +57,10 @@ export type NodeEvent =
       readonly prepared: ReadonlyMap<Gid, string>;
     }
   | { readonly type: 'postgres-down' }
-  /** Why what is written to PostgreSQL would reach no other node, so that this one must not be a member; undefined: it would. */
+  /**
+   * Why what is written to PostgreSQL would reach no other node, so that none may be; undefined: it would. Told while PostgreSQL is taken to be down. Such a
+   * node may be a member, and may have to be: its former epoch ends by that, and with it what is in doubt of it.
+   */
   | { readonly type: 'readiness'; readonly problem: string | undefined }
   | { readonly type: 'committed'; readonly index: LogIndex }
   /**
