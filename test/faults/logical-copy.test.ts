@@ -165,6 +165,8 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
 
   /** Kills a node's processes, and lets the others go on past what they keep for it. */
   async function leaveBehind(node: number): Promise<void> {
+    // What it lacks then is all of the database whose history is gone.
+    await waitFor('it has what there is', async () => (await statusOf(1)).nodes[node - 1].lag === 0, PATIENCE);
     await cluster.dev('kill', String(node), 'both');
     await waitFor('the others go on', () => postgres.query('INSERT INTO t DEFAULT VALUES').then(() => true), PATIENCE);
     await fillBeyondRetention();
