@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
+import pg from 'pg';
 import { LOGICAL_COPY_NOTE } from '../../cluster/reclone/logical-target.ts';
 import { REQUEST_FILE } from '../../cluster/reclone/recloner.ts';
 import { isWitness, type Config } from '../../config/schema.ts';
@@ -49,6 +50,7 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   if (state === 'complete') {
     log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
     await putInPlace(target.server, header, time);
+    await forgetHistory(config.dataDir);
     await target.placed(note);
   }
   await adopt(config, log);
@@ -56,10 +58,9 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   try {
     for (const line of await dropFormer(target.server, header, time, config.reclone.keepOld)) log.warn(line);
   } catch (error) {
-    log.error(
-      { err: error },
-      `the former databases are still there (${oldName('…', time)}): ${(error as Error).message}`,
-    );
+    // What PostgreSQL refuses it will refuse again; where it has gone, it is asked again later.
+    if (!(error instanceof pg.DatabaseError) || error.code?.startsWith('57P') === true) throw error;
+    log.error({ err: error }, `the former databases are still there (${oldName('…', time)}): ${error.message}`);
   }
   await target.settle();
 }

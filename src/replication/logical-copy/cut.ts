@@ -56,7 +56,9 @@ export async function takeCut(options: CutOptions): Promise<Cut> {
       return { index, databases: found };
     } catch (error) {
       for (const reader of readers) reader.destroy();
-      if (left <= 1) throw error;
+      const { message } = error as Error;
+      if (left <= 1)
+        throw new Error(`no moment could be had for a snapshot of all databases: ${message}`, { cause: error });
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
   }
