@@ -73,7 +73,10 @@ class Client {
     const pause = world.standing === undefined ? world.settings.thinkTime : STEADY;
     world.loop.in(this.#node.process, world.rng.wait(pause), () => {
       if (life !== this.#life || !world.acceptsWork) return;
-      if (this.#again !== undefined || this.#isToStand()) this.begin(this.#again ?? this.#wholeTables(), true);
+      // A node that takes no writes refuses such a statement before it has a name.
+      const canStand = this.#node.core.refusal === undefined;
+      if (canStand && (this.#again !== undefined || this.#isToStand()))
+        this.begin(this.#again ?? this.#wholeTables(), true);
       else this.begin(world.standing === undefined ? this.#draw() : this.#hotOne());
     });
   }

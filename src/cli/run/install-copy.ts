@@ -50,7 +50,6 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   if (state === 'complete') {
     log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
     await putInPlace(target.server, header, time);
-    await forgetHistory(config.dataDir);
     await target.placed(note);
   }
   await adopt(config, log);

@@ -1,4 +1,4 @@
-import { Heap } from '../../runtime/heap.ts';
+import { Heap } from './heap.ts';
 import { comparePriority, parseGid, type GidParts } from '../gid.ts';
 import type { Epoch, Gid, LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { ErrorReport } from './types.ts';

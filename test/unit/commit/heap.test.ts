@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { Heap } from '../../../src/runtime/heap.ts';
+import { Heap } from '../../../src/commit/core/heap.ts';
 
 describe('a priority queue', () => {
   it('gives what has the lowest key, and of that what came first, up to a key', () => {
