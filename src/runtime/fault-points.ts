@@ -35,8 +35,7 @@ export const COPY_FAULT_POINTS = ['copy.noted', 'copy.first-replaced', 'copy.ado
 
 type Role = keyof typeof FAULT_POINTS;
 type FaultPoint =
-  | { [R in Role]: `${R}.${(typeof FAULT_POINTS)[R][number]}` }[Role]
-  | (typeof COPY_FAULT_POINTS)[number];
+  { [R in Role]: `${R}.${(typeof FAULT_POINTS)[R][number]}` }[Role] | (typeof COPY_FAULT_POINTS)[number];
 
 /** A test puts files here, named after nodes, that hold the point, and the process to kill instead of this one. */
 const directory = process.env['PGMM_FAULT_DIR'];
