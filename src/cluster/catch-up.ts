@@ -1,10 +1,10 @@
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
-import type { Gid, LogIndex } from '../runtime/ids.ts';
+import type { Gid, LogIndex, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import type { HistoryPiece } from './messages.ts';
 import { NoDonor, type HistoryClient } from './history-client.ts';
-import type { Hopeless } from './reclone/recloner.ts';
+import { CatchUpTroubles, type Hopeless } from './catch-up-troubles.ts';
 import type { ChangeSource } from './ports.ts';
 
 /** Keeps what was read and waits to be replayed; see replication/spool.ts. */
@@ -27,6 +27,8 @@ export interface CatchUpOptions {
   readonly apply: (gid: Gid, database: string, source: ChangeSource) => void;
   readonly caughtUp: (gid: Gid, index: LogIndex, database: string) => void;
   readonly gapFilled: (from: LogIndex, to: LogIndex, entries: readonly DecidedCommit[]) => void;
+  /** Whether what this node needs is gone from the others' histories has changed. */
+  readonly hopeless: (isSo: boolean) => void;
 }
 
 interface Available {
@@ -61,21 +63,21 @@ export class CatchUp {
   readonly #running = new Set<string>();
   #stopped = false;
   #bytesRead = 0;
-  #problem: string | undefined;
-  #hopeless: Hopeless | undefined;
+  readonly #troubles: CatchUpTroubles;
 
   constructor(options: CatchUpOptions) {
     this.#options = options;
+    this.#troubles = new CatchUpTroubles(() => performance.now(), options.hopeless);
   }
 
   /** Why no donor can help, while that is so. */
   get problem(): string | undefined {
-    return this.#problem;
+    return this.#troubles.problem;
   }
 
   /** Donors have said that what this node needs is not in their history any more; undefined while one of them helps. */
   get hopeless(): Hopeless | undefined {
-    return this.#hopeless;
+    return this.#troubles.hopeless;
   }
 
   /** Bytes of changes read from donors since the program started. */
@@ -175,29 +177,23 @@ export class CatchUp {
         });
         for (const piece of pieces) await this.#take(database, piece, cursor);
         cursor.at = performance.now();
-        this.#helped();
+        this.#troubles.over(database);
         // Everything that was read may be on its way to being replayed: asking again at once would only spin.
         if (pieces.length === 0) await pause(RETRY_DELAY / 10);
       } catch (error) {
-        this.#fail('no donor could be read', { database, after: cursor.after }, error as Error);
+        this.#fail(database, 'no donor could be read', { database, after: cursor.after }, error as Error);
         cursor.after = this.#options.committed();
         await pause(RETRY_DELAY);
       }
     }
+    this.#troubles.over(database);
   }
 
   /** Tried again and again: each reason is told once. */
-  #fail(what: string, where: object, error: Error): void {
+  #fail(needed: string, what: string, where: object, error: Error): void {
     const problem = `${what}: ${error.message}`;
-    if (error instanceof NoDonor && error.gone.size > 0)
-      this.#hopeless = { gone: error.gone, since: this.#hopeless?.since ?? performance.now() };
-    if (problem !== this.#problem) this.#options.log.warn(where, problem);
-    this.#problem = problem;
-  }
-
-  #helped(): void {
-    this.#problem = undefined;
-    this.#hopeless = undefined;
+    const gone = error instanceof NoDonor ? error.gone : new Set<NodeId>();
+    if (this.#troubles.failed(needed, problem, gone)) this.#options.log.warn(where, problem);
   }
 
   #cursor(database: string): { after: LogIndex; at: number } {
@@ -240,7 +236,7 @@ export class CatchUp {
       try {
         const found = await Promise.all(databases.map((database) => this.#headers(history, database, from, to)));
         const entries = found.flat().sort((a, b) => a.index - b.index);
-        this.#helped();
+        this.#troubles.over(GAP);
         let before = from;
         gapFilled(
           from,
@@ -253,7 +249,7 @@ export class CatchUp {
         );
         return;
       } catch (error) {
-        this.#fail('no donor could say what the log had', { from, to }, error as Error);
+        this.#fail(GAP, 'no donor could say what the log had', { from, to }, error as Error);
         await pause(RETRY_DELAY);
       }
     }
@@ -289,7 +285,11 @@ export class CatchUp {
   /** This node's PostgreSQL is looked at anew: what was wanted is asked for again. */
   reset(): void {
     this.#wanted.clear();
+    this.#troubles.clear();
   }
 }
+
+/** What is needed when the log itself was compacted, beside the databases by name: no database has an empty one. */
+const GAP = '';
 
 const pause = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));

@@ -316,6 +316,7 @@ export class Proxy {
       apply: (gid, database, source) => this.#replica.apply(gid, database, source),
       caughtUp: (gid, index, database) => this.#node.step({ type: 'caught-up', gid, index, database }),
       gapFilled: (from, to, entries) => this.#node.step({ type: 'gap-filled', from, to, entries }),
+      hopeless: (isSo) => this.#node.step({ type: 'history-gone', isSo }),
     });
   }
 

@@ -130,6 +130,7 @@ export class Witness {
         apply: impossible,
         caughtUp: impossible,
         gapFilled: impossible,
+        hopeless: impossible,
       }),
       outcomes: new Outcomes({
         self: this.#config.node,

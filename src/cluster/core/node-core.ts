@@ -37,6 +37,7 @@ export class NodeCore {
   #fenced: string | undefined;
   /** Why this node can't be the origin of anything, though its PostgreSQL is up and others' transactions are replayed and voted for. */
   #unready: string | undefined;
+  #isHistoryGone = false;
   /** The epoch that this run was admitted under, 0 while it is no member. */
   #epoch = 0 as Epoch;
   readonly #admission: Admission;
@@ -156,7 +157,10 @@ export class NodeCore {
     const pause = this.#admission.pause(this.#now);
     if (pause > 0)
       return `its votes did not come in time again and again: it asks to be let in again in ${Math.ceil(pause / 1000)} s`;
-    return this.#state === 'recovering' ? 'its PostgreSQL is not available' : 'it is catching up with the cluster';
+    if (this.#state === 'recovering') return 'its PostgreSQL is not available';
+    if (this.#isHistoryGone)
+      return "what it lacks is gone from the other nodes' histories: it needs a copy of their data";
+    return 'it is catching up with the cluster';
   }
 
   #createProposals(): Proposals {
@@ -217,6 +221,9 @@ export class NodeCore {
         return this.#onPostgresDown();
       case 'readiness':
         this.#unready = event.problem;
+        return;
+      case 'history-gone':
+        this.#isHistoryGone = event.isSo;
         return;
       case 'committed':
         return this.#onCommitted(event.index);
@@ -545,7 +552,7 @@ export class NodeCore {
   }
 
   #askForAdmission(): void {
-    if (!this.hasLeader || this.#fenced !== undefined) return;
+    if (!this.hasLeader || this.#fenced !== undefined || this.#isHistoryGone) return;
     if (this.#state !== 'catching-up' && this.#state !== 'joining') return;
     // A log that was lost holds admissions of an earlier life, which must not be taken for the answer: what lets its voice count comes after them.
     if (this.#voice.problem !== undefined) return;

@@ -62,6 +62,8 @@ export type NodeEvent =
    * node may be a member, and may have to be: its former epoch ends by that, and with it what is in doubt of it.
    */
   | { readonly type: 'readiness'; readonly problem: string | undefined }
+  /** Whether what this node lacks is gone from the others' histories: as a member it would only hold them up. */
+  | { readonly type: 'history-gone'; readonly isSo: boolean }
   | { readonly type: 'committed'; readonly index: LogIndex }
   /**
    * The answer to `gap`: all COMMIT entries after `from` and up to `to`, as a donor's history has them. `dependsOn` may be

@@ -3,19 +3,12 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
+import type { Hopeless } from '../catch-up-troubles.ts';
 import { UnlikeDonor, type CloneClient } from './clone-client.ts';
 import { chooseCopy, type Choice, type CopyMethod, type CopyReceiver, type CopyTarget } from './copy-target.ts';
 
 /** Written by `pgmm reclone` into `data_dir`. */
 export const REQUEST_FILE = 'reclone-request';
-
-/** Why no donor can bring this node up to date. */
-export interface Hopeless {
-  /** Nodes whose history begins after what this node has. */
-  readonly gone: ReadonlySet<NodeId>;
-  /** Monotonic milliseconds at which the first of them said so. */
-  readonly since: number;
-}
 
 export interface RecloneStatus {
   /**

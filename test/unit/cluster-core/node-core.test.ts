@@ -253,6 +253,25 @@ test('a backend that locks whole tables gives way to older transactions only, an
   expect(blocked(behind, decided)).toMatchObject([overruled]);
 });
 
+test('a node whose missing entries nobody has any more does not ask to be let in, however few they are', () => {
+  const story = new Story();
+  story.postgresUp();
+  story.admit(2);
+  story.commit(gid(2, 1));
+  story.commit(gid(2, 1, 2));
+  story.step({ type: 'leadership', leader: two, term: 1, ready: false });
+  story.step({ type: 'caught-up', gid: gid(2, 1), index: logIndex(2), database: 'app' });
+  story.step({ type: 'committed', index: logIndex(2) });
+  story.step({ type: 'history-gone', isSo: true });
+  expect(types(story.tick())).not.toContain('send');
+  expect(story.core.state).toBe('catching-up');
+  expect(story.core.refusal).toMatch('it needs a copy');
+  story.step({ type: 'history-gone', isSo: false });
+  expect(story.tick()).toMatchObject([
+    { type: 'send', to: two, message: { t: 'propose', command: { type: 'admit', node: 1 } } },
+  ]);
+});
+
 test('a node whose writes would reach nobody takes none, and is a member that votes', () => {
   const story = new Story();
   const problem = 'its slots are being made anew';
