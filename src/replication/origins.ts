@@ -1,3 +1,4 @@
+import pg from 'pg';
 import type { ControlClient } from './control-client.ts';
 import { PgError } from '../runtime/errors.ts';
 import { literal } from '../runtime/sql-text.ts';
@@ -15,7 +16,7 @@ const PAUSE = 100;
  * Ends a backend that an earlier run of this program left behind, which still holds an origin or a slot. Only if it is this
  * program's: the error names the process.
  */
-async function endLeftover(control: ControlClient, error: PgError): Promise<void> {
+async function endLeftover(control: ControlClient, error: Error): Promise<void> {
   const pid = /PID (\d+)/.exec(error.message)?.[1];
   if (pid === undefined) return;
   await control.ask(
@@ -31,11 +32,17 @@ export async function takeOver<T>(control: ControlClient, attempt: () => Promise
     try {
       return await attempt();
     } catch (error) {
-      if (!(error instanceof PgError) || error.sqlstate !== OBJECT_IN_USE || left === 0) throw error;
-      await endLeftover(control, error);
+      if (sqlstateOf(error) !== OBJECT_IN_USE || left === 0) throw error;
+      await endLeftover(control, error as Error);
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
     }
   }
+}
+
+/** Of an error from either kind of connection. */
+function sqlstateOf(error: unknown): string | undefined {
+  if (error instanceof PgError) return error.sqlstate;
+  return error instanceof pg.DatabaseError ? error.code : undefined;
 }
 
 /** Creates the origin if it's missing and makes it this session's. */
@@ -47,7 +54,7 @@ export async function holdOrigin(connection: ServerConnection, control: ControlC
     );
   } catch (error) {
     // Another session may have created it meanwhile.
-    if (!(error instanceof PgError) || error.sqlstate !== UNIQUE_VIOLATION) throw error;
+    if (sqlstateOf(error) !== UNIQUE_VIOLATION) throw error;
   }
   await takeOver(control, () => connection.query(`SELECT pg_catalog.pg_replication_origin_session_setup(${name})`));
 }

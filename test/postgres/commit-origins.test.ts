@@ -1,7 +1,13 @@
 import type pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { commitOrigin, prepareLanes } from '../../src/replication/commit-origins.ts';
+import {
+  commitOrigin,
+  noteCommitted,
+  prepareLanes,
+  readCommitPositions,
+} from '../../src/replication/commit-origins.ts';
 import { ControlClient } from '../../src/replication/control-client.ts';
+import { logIndex } from '../../src/runtime/ids.ts';
 import { installedBin, startPostgres, type TestPostgres } from '../support/postgres.ts';
 
 const versions: [string, string | undefined][] = [['from npm', undefined]];
@@ -54,6 +60,17 @@ describe.each(versions)('the origins of new committers, on PostgreSQL %s', (_nam
     expect(await areReady()).toBe(false);
     await client.query(end);
     expect(await areReady()).toBe(true);
+  });
+
+  it('let it be noted how far they are, though an earlier run still holds the origin', async () => {
+    await noteCommitted(control, String(oid), logIndex(3));
+    const leftover = await postgres.connect();
+    const ended = new Promise((resolve) => leftover.once('error', resolve));
+    await leftover.query("SET application_name = 'pgmm committer'");
+    await leftover.query('SELECT pg_replication_origin_session_setup($1)', [commitOrigin(String(oid), 0, 1)]);
+    await noteCommitted(control, String(oid), logIndex(5));
+    expect((await readCommitPositions(control, String(oid))).get(1)).toEqual([5]);
+    await ended;
   });
 
   it('are ready when all that is in progress began after them', async () => {
