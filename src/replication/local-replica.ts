@@ -2,17 +2,17 @@ import { Committer } from '../commit/committer.ts';
 import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../commit/core/commit-queue.ts';
 import type { ErrorReport } from '../commit/core/types.ts';
-import { comparePriority, parseGid } from '../commit/gid.ts';
+import { parseGid } from '../commit/gid.ts';
 import type { Gid, LogIndex, Lsn, NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
 import { PgError } from '../runtime/errors.ts';
 import type { ConflictVictim } from '../session/ports.ts';
 import type { ApplyResult, RecordSource } from './apply/apply-session.ts';
-import type { Blocked } from './apply/blockers.ts';
 import { furthest } from './commit-origins.ts';
 import { DatabaseReplica, type Admission, type DatabaseReplicaOptions } from './database-replica.ts';
 import { HistoryServer, type HistoryAnswer, type HistoryRequest } from './history/history-server.ts';
 import type { UnseenWal } from './slots.ts';
+import { ReplayWatch, type Blocker } from './replay-watch.ts';
 import type { TransactionSpool } from './spool.ts';
 
 /** What the local PostgreSQL reports to the cluster node. */
@@ -22,11 +22,7 @@ export interface ReplicaEvents {
   committed(index: LogIndex, gid: Gid | undefined): void;
   applied(gid: Gid, error: ErrorReport | undefined): void;
   rolledBack(gid: Gid): void;
-  blocked(
-    gid: Gid,
-    holder: { type: 'backend'; pid: number; standing?: Gid | undefined } | { type: 'transaction'; gid: Gid },
-    table: string | undefined,
-  ): void;
+  blocked(gid: Gid, holder: Blocker, table: string | undefined): void;
   decoded(gid: Gid, database: string, data: Uint8Array | undefined): void;
   progress(gid: Gid): void;
   bypass(database: string, xid: number, relations: readonly string[]): void;
@@ -69,8 +65,6 @@ export interface HeldLook<T> {
 
 const RECONNECT_DELAY = 500;
 const SWEEP_INTERVAL = 5000;
-/** Milliseconds after which a replay that was found waiting is looked at again, at the latest. */
-const MAX_PATIENCE = 200;
 const HISTORY_INTERVAL = 5000;
 const GUARD_INTERVAL = 5000;
 const NOTE_INTERVAL = 5000;
@@ -82,6 +76,7 @@ const NOTE_INTERVAL = 5000;
 export class LocalReplica {
   readonly #options: LocalReplicaOptions;
   readonly #committer: Committer;
+  readonly #watch: ReplayWatch;
   #databases = new Map<string, DatabaseReplica>();
   /** Counts the times that everything was set up: what an earlier one still reports is out of date. */
   #generation = 0;
@@ -109,9 +104,6 @@ export class LocalReplica {
   /** Committers at work since PostgreSQL was connected to. */
   #lanes = 1;
   readonly #timers: NodeJS.Timeout[] = [];
-  #looking: NodeJS.Timeout | undefined;
-  /** Replays that were found waiting, and when to look at them again. */
-  readonly #patience = new Map<Gid, { readonly holder: string; readonly pause: number; readonly until: number }>();
   #suspects = new Set<Gid>();
   #retainedWal: ReadonlyMap<string, number> = new Map();
 
@@ -121,6 +113,13 @@ export class LocalReplica {
       connection: (database, lane) => this.#databases.get(database)?.committer(lane),
       committed: (index) => this.#onCommitted(index),
       failed: (error) => this.#onCommitFailed(error),
+    });
+    this.#watch = new ReplayWatch({
+      conflictCheckAfter: options.conflictCheckAfter,
+      databases: () => (this.#up ? this.#databases.values() : []),
+      victim: options.victim,
+      blocked: (gid, blocker, table) => options.events.blocked(gid, blocker, table),
+      log: options.log,
     });
   }
 
@@ -282,7 +281,7 @@ export class LocalReplica {
     }
     this.#begun.set(gid, performance.now());
     replica.pool.apply(gid, source);
-    this.#lookLater();
+    this.#watch.begin();
   }
 
   #failApply(gid: Gid, message: string): void {
@@ -528,7 +527,7 @@ export class LocalReplica {
   #onApplied(gid: Gid, result: ApplyResult): void {
     const begun = this.#begun.get(gid);
     this.#begun.delete(gid);
-    this.#patience.delete(gid);
+    this.#watch.forget(gid);
     const { events } = this.#options;
     switch (result.type) {
       case 'prepared':
@@ -541,65 +540,6 @@ export class LocalReplica {
       case 'lost':
         // Whether it is prepared is found out when PostgreSQL is looked at again.
         return;
-    }
-  }
-
-  /** As long as anything is being replayed: an idle node has nothing to look at. */
-  #lookLater(): void {
-    if (this.#stopped) return;
-    this.#looking ??= setTimeout(() => void this.#look(), this.#options.conflictCheckAfter);
-  }
-
-  /** Finds out who stands in the way of replays that take long. */
-  async #look(): Promise<void> {
-    if (this.#up) {
-      try {
-        for (const database of this.#databases.values()) {
-          const isDue = (gid: Gid) => (this.#patience.get(gid)?.until ?? 0) <= performance.now();
-          for (const found of await database.blocked(this.#options.conflictCheckAfter, isDue)) {
-            this.#report(found.gid, found.blocked, database);
-            this.#wait(found.gid, found.blocked);
-          }
-        }
-      } catch (error) {
-        this.#options.log.warn({ err: error }, 'what replays wait for could not be looked up');
-      }
-    }
-    this.#looking = undefined;
-    const { queued, busy } = this.applyLoad;
-    if (queued + busy > 0) this.#lookLater();
-  }
-
-  /** What was found is being seen to: looking again costs PostgreSQL more with every session that waits for the same row. */
-  #wait(gid: Gid, { holder }: Blocked): void {
-    const name = holder.type === 'prepared' ? holder.gid : String(holder.pid);
-    const before = this.#patience.get(gid);
-    const shortest = this.#options.conflictCheckAfter / 2;
-    // Somebody else in the way is news, and to be seen to at once.
-    const pause = before?.holder === name ? Math.min(before.pause * 2, MAX_PATIENCE) : shortest;
-    this.#patience.set(gid, { holder: name, pause, until: performance.now() + pause });
-  }
-
-  #report(gid: Gid, { holder, between, table }: Blocked, database: DatabaseReplica): void {
-    const { events } = this.#options;
-    const other = holder.type === 'prepared' ? (holder.gid as Gid) : database.pool.gidOf(holder.pid);
-    if (other === gid) return;
-    // Whom it wouldn't get past in any case, wherever that one stands in the queue.
-    const pids = holder.type === 'backend' && other === undefined ? [...between, holder.pid] : between;
-    for (const pid of pids) {
-      const standing = this.#options.victim(pid)?.standing;
-      if (standing !== undefined && isOlder(standing, gid))
-        return events.blocked(gid, { type: 'backend', pid, standing }, table);
-    }
-    if (other === undefined) {
-      if (holder.type === 'backend') events.blocked(gid, { type: 'backend', pid: holder.pid }, table);
-    } else {
-      events.blocked(gid, { type: 'transaction', gid: other }, table);
-      if (!isOlder(gid, other)) return;
-    }
-    // Whoever queues before the replay would get the row next and have to give way then.
-    for (const pid of between) {
-      if (database.pool.gidOf(pid) === undefined) events.blocked(gid, { type: 'backend', pid }, table);
     }
   }
 
@@ -641,7 +581,7 @@ export class LocalReplica {
   async stop(): Promise<void> {
     this.#stopped = true;
     for (const timer of this.#timers) clearInterval(timer);
-    clearTimeout(this.#looking);
+    this.#watch.stop();
     this.#history.stop();
     await this.#committer.stop();
     for (const database of this.#databases.values()) database.close();
@@ -664,8 +604,3 @@ function deadline(milliseconds: number, reason: string): { readonly passed: Prom
 }
 
 const sum = (numbers: readonly number[]): number => numbers.reduce((total, n) => total + n, 0);
-
-function isOlder(gid: Gid, other: Gid): boolean {
-  const [a, b] = [parseGid(gid), parseGid(other)];
-  return a !== undefined && b !== undefined && comparePriority(a, b) < 0;
-}
