@@ -30,6 +30,8 @@ export class NodeCore {
   readonly #announcements = new Announcements();
   readonly #proposals: Proposals;
   #state: NodeState = 'recovering';
+  /** A snapshot told of members that the coordinator does not know yet: what all that it knows have committed, some member may lack. */
+  #isOutdated = false;
   /** What was found prepared, while a gap keeps this node from making use of it. */
   #found: ReadonlyMap<Gid, string> | undefined;
   /** The log was read up to here without a hole: what a proposal may claim. Behind the guard while there is a gap. */
@@ -350,6 +352,7 @@ export class NodeCore {
   #onInstall(snapshot: GuardSnapshot): void {
     this.#guard = Guard.restore(snapshot, this.#settings.recentCommits);
     this.#queue.skip(this.#guard.lastCommit, this.#guard.index);
+    this.#isOutdated = true;
     this.#leave();
     if (this.#found !== undefined) this.#rejoin(this.#found);
     this.#readOwnMemory();
@@ -379,7 +382,7 @@ export class NodeCore {
     switch (message.t) {
       case 'beat':
         this.#proposals.duties?.onBeat(from, message, this.#now);
-        return this.#coordinate({ type: 'committed', node: from, index: message.committed });
+        return this.#onCommittedElsewhere(from, message.committed);
       case 'announce': {
         const { gid, database, dependsOn } = message;
         if (this.#state === 'member' || this.#state === 'joining')
@@ -411,7 +414,7 @@ export class NodeCore {
       case 'suspect':
         return this.#proposals.exclude(message.node, message.epoch, message.reason, message.slow);
       case 'committed':
-        return this.#coordinate({ type: 'committed', node: from, index: message.index });
+        return this.#onCommittedElsewhere(from, message.index);
       case 'memories':
       case 'memory':
         return this.#voice.onMessage(from, message);
@@ -427,6 +430,10 @@ export class NodeCore {
       case 'outcome-is':
         throw new Error(`"${message.t}" is not for the node core`);
     }
+  }
+
+  #onCommittedElsewhere(node: NodeId, index: LogIndex): void {
+    if (!this.#isOutdated) this.#coordinate({ type: 'committed', node, index });
   }
 
   /** A participant wants to know what became of these. Only this very epoch's can be answered for; others the log settles. */
@@ -487,6 +494,7 @@ export class NodeCore {
     this.#coordinate({ type: 'recovered', prepared: new Set(prepared.keys()) });
     for (const entry of [...this.#queue.pending()]) this.#decide(entry, false);
     this.#coordinate({ type: 'members', members: this.#guard.members });
+    this.#isOutdated = false;
     this.#onRead();
     this.#onProgress();
   }

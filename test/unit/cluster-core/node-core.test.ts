@@ -253,6 +253,24 @@ test('a backend that locks whole tables gives way to older transactions only, an
   expect(blocked(behind, decided)).toMatchObject([overruled]);
 });
 
+test('what all members have committed is not told before the members are known that a snapshot brought', () => {
+  const story = new Story().join();
+  story.admit(2);
+  const own = gid(1, 1);
+  story.step({ type: 'begin', gid: own, database: 'app', everywhere: true });
+  story.step({ type: 'prepared', gid: own });
+  story.commit(own);
+  story.step({ type: 'committed', index: logIndex(3) });
+  const { members, ...rest } = story.core.guard.snapshot();
+  story.step({ type: 'install', snapshot: { ...rest, index: logIndex(4), members: [...members, [three, epoch(4)]] } });
+  const reports = (from: typeof two) =>
+    types(story.step({ type: 'message', from, message: { t: 'committed', index: logIndex(4) } }));
+  expect(reports(two)).not.toContain('answer');
+  story.postgresUp(3);
+  expect(reports(two)).not.toContain('answer');
+  expect(reports(three)).toContain('answer');
+});
+
 test('a node whose missing entries nobody has any more does not ask to be let in, however few they are', () => {
   const story = new Story();
   story.postgresUp();
