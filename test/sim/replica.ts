@@ -265,7 +265,8 @@ export class Replica {
               'I4',
               `COMMIT PREPARED ${entry.gid} (${entry.index}) on node ${this.#node.id} fails: ${result.sqlstate}`,
             );
-          if (this.#node.run === this.#run)
+          // A proxy that is dead now hears nothing, nor does the next run of it.
+          if (this.#node.run === this.#run && process.alive)
             world.loop.in(process, 0.2, () => looks === this.#looks && this.#onCommitted(entry.index));
           next(position + 1);
         });
