@@ -8,6 +8,9 @@ const ALONE = ['advisory-locks', 'cluster-pgbench', 'dev-lifecycle', 'dev', 'rea
   (name) => `test/postgres/${name}.test.ts`,
 );
 
+/** Of test/faults: those that wait for data to be copied, however long it takes. */
+const PATIENT = ['logical-copy', 'retention', 'tablespace'].map((name) => `test/faults/${name}.test.ts`);
+
 export default defineConfig({
   test: {
     teardownTimeout: 60_000,
@@ -25,7 +28,7 @@ export default defineConfig({
       {
         test: {
           name: 'postgres',
-          include: ['test/postgres/**/*.test.ts'],
+          include: ['test/postgres/**/*.test.ts', ...PATIENT],
           exclude: ALONE,
           testTimeout: 180_000,
           hookTimeout: 180_000,
@@ -38,6 +41,7 @@ export default defineConfig({
         test: {
           name: 'faults',
           include: ['test/{faults,consistency}/**/*.test.ts', ...ALONE],
+          exclude: PATIENT,
           testTimeout: 180_000,
           hookTimeout: 180_000,
           // Timing is part of what they test: one file at a time.

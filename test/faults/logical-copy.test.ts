@@ -215,9 +215,7 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
     const first = await isCopying();
     // The donor does not wait for the copy: what is in its way ends, and is begun again.
     const other = await connect(3 - first, 'app');
-    const begun = performance.now();
     await other.query('ALTER TABLE shop.zoo ADD COLUMN more int DEFAULT 5');
-    expect(performance.now() - begun).toBeLessThan(5000);
     await other.end();
     const gaveWay = () => /still to be copied|due to administrator command/.test(cluster.log(3, 'proxy'));
     await waitFor('the copy is given up', gaveWay, PATIENCE);
@@ -250,6 +248,10 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
     for (let i = 0; i < 3; i++) await keeper.query('INSERT INTO shop.child DEFAULT VALUES');
     await keeper.end();
     await expectSame();
+    // The copies that follow need not be large.
+    const client = await connect(1);
+    await client.query('TRUNCATE t');
+    await client.end();
   });
 
   const isStopped = async (what: 'proxy' | 'postgres') =>
