@@ -227,9 +227,17 @@ describe.skipIf(installedBin === undefined)('a node whose data are replaced by a
     const writing = new AbortController();
     let written = 0;
     const load = (async () => {
-      while (!writing.signal.aborted)
-        await writer.query(`INSERT INTO shop.parent (name) VALUES ('later ${++written}')`).catch(() => undefined);
+      for (let attempt = 1; !writing.signal.aborted; attempt++) {
+        try {
+          await writer.query('INSERT INTO shop.parent (name) VALUES ($1)', [`later ${attempt}`]);
+          written += 1;
+        } catch (error) {
+          // Refused, as long as there is no majority; the connection itself stays.
+          if (!(error instanceof pg.DatabaseError)) throw error;
+        }
+      }
     })();
+    load.catch(() => writing.abort());
     await cluster.dev('start', String(donor), 'both');
     await waitFor('a copy is in place', () => cluster.log(3, 'proxy').includes('goes on with a copy'), PATIENCE);
     await back(3);
