@@ -1,3 +1,4 @@
+import { takeCopy } from './copies.ts';
 import type { SimNode } from './node.ts';
 import type { Rng } from './rng.ts';
 import type { World } from './world.ts';
@@ -31,26 +32,6 @@ function partition(world: World, chosen: (from: number, to: number) => boolean):
 
 const sides = (world: World): Set<number> => new Set(world.nodeIds.filter(() => world.rng.chance(0.5)));
 
-/**
- * Only a node that the log has excluded may lose what it voted for: a while is waited for that. And the donor must have
- * all that the log commits, or the only copy of a commit could be thrown away.
- */
-function cloneWhenOut(world: World, node: SimNode, patience: number): void {
-  world.later(world.rng.between(10, 60), () => {
-    if (node.process.alive || node.postgres.process.alive) return;
-    const donor = world.rng.pick(world.nodes);
-    const isOut = !world.oracle.members.has(node.id) && donor !== node;
-    if (!isOut && patience > 0) return cloneWhenOut(world, node, patience - 1);
-    if (isOut && world.oracle.hasAll(donor.postgres, Infinity)) {
-      world.count('clones');
-      world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress.contiguous}`);
-      node.postgres.cloneFrom(donor.postgres);
-    }
-    node.postgres.start();
-    world.startProxy(node);
-  });
-}
-
 const FAULTS: Readonly<Record<string, Fault>> = {
   'proxy crash': (world, node) => {
     node.crash();
@@ -74,11 +55,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     node.emptyDisk();
     restartLater(world, node);
   },
-  'clone anew': (world, node) => {
-    node.crash();
-    world.crashPostgres(node);
-    cloneWhenOut(world, node, 40);
-  },
+  'clone anew': takeCopy,
   'all nodes crash': (world) => {
     for (const node of world.nodes) {
       if (world.rng.chance(0.2)) continue;
@@ -87,6 +64,16 @@ const FAULTS: Readonly<Record<string, Fault>> = {
       world.later(downtime(world.rng), () => node.postgres.start());
       restartLater(world, node);
     }
+  },
+  /** What is prepared and was not read yet is not read any more. The proxy notices, as its connection ends. */
+  'live slot lost': (world, node) => {
+    node.postgres.slot.lose();
+    const { life } = node.postgres.process;
+    world.loop.in(node.process, world.rng.wait(3), () => node.replica.onServerGone(life));
+  },
+  'history lost': (world, node) => {
+    const all = world.rng.chance(0.5);
+    for (const one of all ? world.nodes : [node]) one.postgres.loseHistory();
   },
   'proxy pause': (world, node) => pause(world, node, 'process'),
   'postgres pause': (world, node) => pause(world, node, 'postgres'),

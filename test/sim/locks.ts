@@ -21,6 +21,8 @@ export interface Tx {
   readonly writes: Map<string, Write>;
   readonly locks: Set<string>;
   waiting: Waiter | undefined;
+  /** Which of the server's slots has all its changes; see LiveSlot. */
+  slot: number;
 }
 
 interface Waiter {

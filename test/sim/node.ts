@@ -12,6 +12,7 @@ import { HybridClock } from '../../src/runtime/hybrid-clock.ts';
 import { nodeId, type Gid, type NodeId } from '../../src/runtime/ids.ts';
 import { Clients } from './clients.ts';
 import { LockClients } from './lock-clients.ts';
+import type { Tx } from './locks.ts';
 import { Process } from './loop.ts';
 import type { Endpoint } from './network.ts';
 import { PostgresModel } from './postgres.ts';
@@ -68,7 +69,7 @@ export class SimNode implements Endpoint {
       },
       prepared: (tx) => {
         world.note(`pg${id}`, `prepared ${tx.gid!} (${tx.kind})`);
-        if (tx.kind === 'client') this.decode(tx.gid!);
+        if (tx.kind === 'client') this.decode(tx.gid!, tx);
       },
     });
     this.storage = new RaftStorage(
@@ -393,11 +394,17 @@ export class SimNode implements Endpoint {
   }
 
   /** The server's WAL tells of a transaction that was prepared here; again after a crash, as positions may go back. */
-  decode(gid: Gid): void {
+  decode(gid: Gid, tx: Tx): void {
     const { loop, rng, settings } = this.world;
+    const { slot } = this.postgres;
+    if (!slot.handsOver(tx)) {
+      this.world.count('never decoded');
+      return;
+    }
     loop.in(this.postgres.process, rng.wait(settings.decodeLatency), () => {
       loop.in(this.process, rng.between(0.05, 0.3), () => {
-        if (this.replica.isUp) this.feed({ type: 'decoded', gid, database: 'app', data: undefined });
+        if (this.replica.isUp && slot.handsOver(tx))
+          this.feed({ type: 'decoded', gid, database: 'app', data: undefined });
       });
     });
   }

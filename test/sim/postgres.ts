@@ -3,6 +3,7 @@ import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
 import { Locks, type Tx, type Write } from './locks.ts';
 import { Process, type Loop } from './loop.ts';
 import type { Rng } from './rng.ts';
+import { LiveSlot } from './slot.ts';
 import { Violation } from './trace.ts';
 
 /** What the history of a server says of one commit: the changes that a donor has to give. */
@@ -61,6 +62,9 @@ export class PostgresModel {
   readonly rows = new Map<string, { value: string; writer: Gid }>();
   readonly prepared = new Map<Gid, Tx>();
   readonly history: HistoryEntry[] = [];
+  /** Up to here the history was lost with the slot that kept it. */
+  historyFrom = 0 as LogIndex;
+  readonly slot = new LiveSlot();
   /** Positions of the committers' origins, by the number of lanes. */
   readonly #origins = new Map<number, LogIndex[]>();
   readonly #committed = new Set<LogIndex>();
@@ -193,7 +197,9 @@ export class PostgresModel {
       writes: new Map(),
       locks: new Set(),
       waiting: undefined,
+      slot: 0,
     };
+    this.slot.begun(tx);
     backend.tx = tx;
     return tx;
   }
@@ -289,6 +295,7 @@ export class PostgresModel {
       keep: () => {
         tx.state = 'prepared';
         this.prepared.set(gid, tx);
+        this.slot.prepared(tx);
         this.#hooks.prepared(tx);
       },
     };
@@ -385,6 +392,33 @@ export class PostgresModel {
     this.#loop.in(this.process, this.slowness * this.#rng.between(0.2, 1.2), finish);
   }
 
+  // ---- slots
+
+  /** What nodes that are away lack has to come from others then. */
+  loseHistory(): void {
+    this.historyFrom = this.progress.highest;
+  }
+
+  /** Makes the live slot, once all that is under way now has ended. Clients that are in the way are named again and again until they are not. */
+  makeSlot(backend: Backend, inTheWay: (pid: number) => void, reply: Reply<null>): void {
+    // It can be ended at any moment.
+    backend.busy = false;
+    const asked = this.slot.ask();
+    const open = [...this.#backends].flatMap(({ tx }) => (tx === undefined ? [] : [tx]));
+    const before = new Set([...open, ...this.prepared.values()]);
+    const look = (): void => {
+      if (backend.closed) return;
+      for (const tx of before) {
+        if (tx.state === 'gone') before.delete(tx);
+        else if (tx.state === 'open' && tx.kind === 'client') inTheWay(tx.pid);
+      }
+      if (before.size > 0) return this.#loop.in(this.process, this.#rng.between(0.5, 3), look);
+      this.slot.make(asked);
+      reply({ ok: true, value: null });
+    };
+    look();
+  }
+
   // ---- the server's life
 
   start(): void {
@@ -422,10 +456,12 @@ export class PostgresModel {
     this.rows.clear();
     for (const [key, row] of donor.rows) this.rows.set(key, row);
     this.history.splice(0, this.history.length, ...donor.history);
+    this.slot.lose();
     this.#origins.clear();
     for (const [lanes, positions] of donor.#origins) this.#origins.set(lanes, [...positions]);
     this.#committed.clear();
     for (const index of donor.#committed) this.#committed.add(index);
+    this.loseHistory();
   }
 
   /** The connection's server process dies: a PREPARE that it was at is done, or is not. */

@@ -1,7 +1,9 @@
 import { CommitLanes, type Assigned } from '../../src/commit/core/commit-lanes.ts';
+import { CatchUpTroubles } from '../../src/cluster/catch-up-troubles.ts';
 import { CommitProgress } from '../../src/commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../../src/commit/core/commit-queue.ts';
-import type { Gid, LogIndex } from '../../src/runtime/ids.ts';
+import type { Gid, LogIndex, NodeId } from '../../src/runtime/ids.ts';
+import { takeCopy } from './copies.ts';
 import type { SimNode } from './node.ts';
 import type { Backend, HistoryEntry, PostgresModel, Reply } from './postgres.ts';
 import { Violation } from './trace.ts';
@@ -17,7 +19,11 @@ interface CatchUp {
 interface Look {
   readonly progress: CommitProgress;
   readonly prepared: ReadonlyMap<Gid, string>;
+  readonly hasSlot: boolean;
 }
+
+/** Milliseconds for which a node waits for a donor that has what the others have lost. */
+const COPY_AFTER = 1000;
 
 /** What one run of a proxy does in its PostgreSQL on behalf of the core: replays, commits, rollbacks, catch-up. */
 export class Replica {
@@ -31,9 +37,13 @@ export class Replica {
   #looking = false;
   /** How often the server was looked at: what is heard of a commit that was begun before is no news any more. */
   #looks = 0;
+  /** Rises when the connections to the server break; in which of them the slot is being made. */
+  #connection = 0;
+  #making = -1;
   readonly #sources = new Set<Gid>();
   readonly #replays = new Map<Gid, Backend>();
   readonly #catchUps = new Map<Gid, CatchUp>();
+  readonly #troubles: CatchUpTroubles;
   #order: CommitLanes;
   readonly #lanes: { commits: DecidedCommit[]; committing: boolean }[];
   /** Everything up to here was seen to be committed, and was noted in the server. */
@@ -53,6 +63,13 @@ export class Replica {
     const lanes = node.world.rng.pick(node.world.settings.lanes);
     this.#order = new CommitLanes(lanes);
     this.#lanes = Array.from({ length: lanes }, () => ({ commits: [], committing: false }));
+    this.#troubles = new CatchUpTroubles(
+      () => node.now,
+      (isSo) => {
+        if (isSo) node.world.count('found that what it lacks is gone');
+        node.feed({ type: 'history-gone', isSo });
+      },
+    );
   }
 
   /** Whether the server has been looked at in its present life and nothing speaks against it. */
@@ -84,12 +101,14 @@ export class Replica {
   /** The connections to the server's former life broke. */
   onServerGone(life: number): void {
     if (life !== this.#life) return;
+    this.#connection += 1;
     this.recover();
     this.#node.feed({ type: 'postgres-down' });
   }
 
   recover(): void {
     this.#wantLook = this.#stopped = true;
+    this.#troubles.clear();
     this.#order.stop();
     for (const lane of this.#lanes) lane.commits = [];
   }
@@ -138,7 +157,7 @@ export class Replica {
       // A server that is ahead of a log that was lost is of no use before the others have sent the log.
       if (postgres.progress.highest > this.#node.raft.durableIndex) return reply({ ok: false, sqlstate: 'log-behind' });
       const prepared = new Map([...postgres.prepared].map(([gid, tx]) => [gid, tx.database]));
-      reply({ ok: true, value: { progress: postgres.progress, prepared } });
+      reply({ ok: true, value: { progress: postgres.progress, prepared, hasSlot: postgres.slot.isThere } });
     };
     postgres.call<Look>(process, backend, look, (result) => {
       this.#looking = false;
@@ -147,13 +166,32 @@ export class Replica {
       this.#life = life;
       this.#looks += 1;
       this.#order = new CommitLanes(this.#lanes.length);
-      for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid);
-      const { progress } = result.value;
+      for (const [gid, tx] of postgres.prepared) if (tx.kind === 'client') this.#node.decode(gid, tx);
+      const { progress, prepared, hasSlot } = result.value;
       this.#found = progress;
       if (progress.contiguous > this.#lastCommitted || !progress.has(this.#lastCommitted))
         this.#lastCommitted = progress.contiguous;
       if (progress.highest > this.#lastCommitted) world.count('found overtaken commits');
-      this.#node.feed({ type: 'postgres-up', committed: this.#lastCommitted, ...result.value });
+      this.#node.feed({ type: 'readiness', problem: hasSlot ? undefined : 'its slot is being made anew' });
+      if (!hasSlot && this.#making !== this.#connection) this.#makeSlot(this.#connection);
+      this.#node.feed({ type: 'postgres-up', committed: this.#lastCommitted, progress, prepared });
+    });
+  }
+
+  /** As DatabaseSlots does, while the node takes part in all but writes of its own. */
+  #makeSlot(connection: number): void {
+    this.#making = connection;
+    const { postgres, process, clients, world } = this.#node;
+    const backend = this.#connect();
+    const make = (reply: Reply<null>): void =>
+      postgres.makeSlot(backend, (pid) => world.loop.in(process, 0.5, () => clients.overrule(pid)), reply);
+    postgres.call<null>(process, backend, make, (result) => {
+      postgres.close(backend);
+      if (connection !== this.#connection) return;
+      if (!result.ok) return world.loop.in(process, world.rng.between(1, 5), () => this.#makeSlot(connection));
+      this.#making = -1;
+      world.count('live slots made anew');
+      this.#node.feed({ type: 'readiness', problem: undefined });
     });
   }
 
@@ -194,6 +232,7 @@ export class Replica {
     if (catchUp !== undefined) {
       catchUp.cancelled = true;
       this.#catchUps.delete(gid);
+      this.#troubles.over(String(catchUp.index));
     }
     const backend = this.#replays.get(gid) ?? catchUp?.backend;
     if (backend !== undefined) this.#cancel(backend);
@@ -370,7 +409,7 @@ export class Replica {
     const { world, postgres } = this.#node;
     world.loop.in(this.#node.process, world.rng.wait(2), () => {
       if (one.cancelled || postgres.process.life !== this.#life) return;
-      const found = this.#fromDonor(({ history }) => history.find(({ index }) => index === one.index));
+      const found = this.#fromDonors(one.index, ({ history }) => history.find(({ index }) => index === one.index));
       if (found === undefined) return this.#fetch(one);
       if (found.gid !== one.gid)
         throw new Violation('one log', `a donor has ${found.gid} at ${one.index}, not ${one.gid}`);
@@ -400,19 +439,45 @@ export class Replica {
     );
   }
 
-  /** Asks one other node, if it can be reached. */
-  #fromDonor<T>(read: (donor: PostgresModel, hasAll: (index: LogIndex) => boolean) => T | undefined): T | undefined {
+  /** Asks the other nodes, one after the other, for what the log has from `first` on. */
+  #fromDonors<T>(
+    first: number,
+    read: (donor: PostgresModel, hasAll: (index: LogIndex) => boolean) => T | undefined,
+  ): T | undefined {
     const { world, id } = this.#node;
-    const donor = world.rng.pick(world.nodes.filter((one) => one.id !== id || world.nodes.length === 1));
-    const isUsable = donor.id !== id && donor.process.alive && !donor.process.stopped && donor.postgres.process.alive;
-    if (!isUsable || !world.network.isReachable(donor.id, id)) return undefined;
-    return read(donor.postgres, (index) => world.oracle.hasAll(donor.postgres, index));
+    const gone = new Set<NodeId>();
+    const others = world.nodes.filter((one) => one.id !== id);
+    for (const donor of world.rng.shuffle([...others])) {
+      const isUsable = donor.process.alive && !donor.process.stopped && donor.postgres.process.alive;
+      if (!isUsable || !world.network.isReachable(donor.id, id)) continue;
+      if (donor.postgres.historyFrom >= first) {
+        gone.add(donor.id);
+        continue;
+      }
+      const found = read(donor.postgres, (index) => world.oracle.hasAll(donor.postgres, index));
+      if (found === undefined) continue;
+      this.#troubles.over(String(first));
+      return found;
+    }
+    this.#troubles.failed(String(first), 'no donor', gone);
+    this.#takeCopyIfHopeless(others.length);
+    return undefined;
+  }
+
+  /** As Recloner does: nobody is left who has what this node lacks, or whoever has it is away for long. */
+  #takeCopyIfHopeless(others: number): void {
+    const { world, core, now } = this.#node;
+    const lost = this.#troubles.hopeless;
+    if (lost === undefined || core.state === 'member') return;
+    if (lost.gone.size < others && now - lost.since < COPY_AFTER) return;
+    world.count('copies for want of history');
+    world.loop.after(0, () => takeCopy(world, this.#node));
   }
 
   fillGap(from: LogIndex, to: LogIndex): void {
     const { world } = this.#node;
     world.loop.in(this.#node.process, world.rng.wait(10), () => {
-      const entries = this.#fromDonor(({ history }, hasAll) => {
+      const entries = this.#fromDonors(from + 1, ({ history }, hasAll) => {
         if (!hasAll(to)) return undefined;
         return history.filter(({ index }) => index > from && index <= to).sort((a, b) => a.index - b.index);
       });
