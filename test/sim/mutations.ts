@@ -418,6 +418,20 @@ export const MUTATIONS: readonly Mutation[] = [
     ],
   },
   {
+    name: 'takes writes while its live slot is being made',
+    edits: [
+      [
+        NODE,
+        "if (this.#state === 'member' && this.committed >= this.#epoch) return this.#unready;",
+        "if (this.#state === 'member' && this.committed >= this.#epoch) return undefined;",
+      ],
+    ],
+  },
+  {
+    name: 'asks to be let in though what it lacks is gone',
+    edits: [[NODE, ' || this.#isHistoryGone) return;', ') return;']],
+  },
+  {
     name: 'raft: counts its own log before it is durable',
     edits: [[RAFT, 'this.#lead.committable(this.#replica.durable)', 'this.#lead.committable(this.lastIndex)']],
   },
