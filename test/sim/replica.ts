@@ -466,10 +466,12 @@ export class Replica {
 
   /** As Recloner does: nobody is left who has what this node lacks, or whoever has it is away for long. */
   #takeCopyIfHopeless(others: number): void {
-    const { world, core, now } = this.#node;
+    const { world, core, now, id } = this.#node;
     const lost = this.#troubles.hopeless;
     if (lost === undefined || core.state === 'member') return;
     if (lost.gone.size < others && now - lost.since < COPY_AFTER) return;
+    // The proxy stays there meanwhile, as in a small cluster nothing is decided without it.
+    if (world.oracle.members.has(id)) return;
     world.count('copies for want of history');
     world.loop.after(0, () => takeCopy(world, this.#node));
   }

@@ -117,7 +117,7 @@ export interface CoordinatorSettings {
   readonly self: NodeId;
   /** Milliseconds after which an announcement without a vote, or a proposal without an answer, is sent again. */
   readonly resendAfter: number;
-  /** Milliseconds after which a member that has not voted is suspected. */
+  /** Milliseconds after which a member that has not voted is suspected; at the latest when its transaction is given up. */
   readonly voteTimeout: number;
   /** Milliseconds after which a client is told that the outcome is unknown, or refused if nothing was proposed. */
   readonly decisionTimeout: number;
@@ -402,7 +402,9 @@ export class Coordinator {
       if (t.phase === 'proposing') this.#advance(t, true);
       else if (t.phase === 'collecting') this.#announceToMissing(t);
     }
-    if (t.phase === 'collecting' && waited >= this.#settings.voteTimeout && !t.suspected) {
+    const { voteTimeout, decisionTimeout } = this.#settings;
+    // Were it given up before, a member that never votes would stay, and every transaction would end that way.
+    if (t.phase === 'collecting' && waited >= Math.min(voteTimeout, decisionTimeout) && !t.suspected) {
       t.suspected = true;
       for (const node of this.#missing(t)) {
         const epoch = this.#members.get(node);
@@ -413,7 +415,7 @@ export class Coordinator {
     // Usually its locks are gone when the client hears of it. PostgreSQL may be down, though, and the outcome is certain.
     if (t.phase === 'aborting' && waited >= this.#settings.resendAfter)
       this.#answer(t, { type: 'aborted', error: t.error ?? reports.aborted(t.gid) });
-    if (waited < this.#settings.decisionTimeout) return;
+    if (waited < decisionTimeout) return;
     // In the log, and not committed here: so it must not be taken to be visible here.
     if (t.phase === 'decided') this.#answer(t, { type: 'unknown', error: reports.notHere(t.gid) });
     if (t.phase === 'collecting') this.#abort(t, reports.noMajority(t.gid));

@@ -85,6 +85,20 @@ test('a member has its own time to vote, from its admission on', () => {
   expect(types(coordinator.step({ type: 'tick', now: 1900 }))).toContain('suspect');
 });
 
+test('a member whose vote does not come is suspected before its transaction is given up, however short that time is', () => {
+  const coordinator = new Coordinator({ self: one, resendAfter: 100, voteTimeout: 5000, decisionTimeout: 2000 });
+  const members = new Map([one, two, three].map((node) => [node, epoch(1)]));
+  coordinator.step({ type: 'members', members });
+  coordinator.step({ type: 'leader', leader: { node: two, term: 1 } });
+  coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
+  coordinator.step({ type: 'prepared', gid, now: 0 });
+  coordinator.step({ type: 'vote', gid, node: two, epoch: epoch(1) });
+  expect(types(coordinator.step({ type: 'tick', now: 1900 }))).not.toContain('suspect');
+  const effects = coordinator.step({ type: 'tick', now: 2000 });
+  expect(effects).toContainEqual({ type: 'suspect', node: three, epoch: epoch(1), gid });
+  expect(types(effects)).toContain('rollback-prepared');
+});
+
 test('a vote counts under the epoch that it was given in, and no other', () => {
   const guard = new Guard();
   guard.apply(logIndex(1), { type: 'admit', node: one, previous: epoch(0), time: 0 });
