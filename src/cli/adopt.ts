@@ -47,7 +47,8 @@ export async function takeIn(config: Config, lostLog: boolean): Promise<string[]
   if (before === undefined && !lostLog)
     throw new Error(`there is no identity in ${config.dataDir}: if its decision log is lost, give --lost-log`);
   const { name } = config.cluster;
-  const fresh = newIdentity(name, config.node);
+  // What is remembered of the others stays true.
+  const fresh = { ...newIdentity(name, config.node), peers: before?.peers ?? {} };
   const identity = lostLog || before === undefined ? fresh : { ...before, postgres: null };
   const client = await connect(config);
   try {

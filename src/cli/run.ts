@@ -26,7 +26,7 @@ export function runCommand(): Command {
     });
 }
 
-/** A proxy runs until it is stopped, or until a copy of another node's data is to take the place of its PostgreSQL's; then another one begins. */
+/** A proxy runs until it is stopped, or until what it has on disk is to be looked at anew, such as when its data are replaced by a copy; then another one begins. */
 async function run(config: Config, log: Logger): Promise<void> {
   let proxy: Proxy | Witness | undefined;
   const life = { isOver: false };
@@ -54,15 +54,15 @@ async function run(config: Config, log: Logger): Promise<void> {
       await installCopy(config, log).catch((error: unknown) => {
         log.error({ err: error }, `the copy of the data could not be put in place yet: ${(error as Error).message}`);
       });
-      let resolve: () => void = () => undefined;
-      const copied = new Promise<void>((done) => (resolve = done));
+      let over: (reason: string) => void = () => undefined;
+      const end = new Promise<string>((done) => (over = done));
       proxy = await (isWitness(config)
-        ? Witness.create(config, log, failed)
-        : Proxy.create(config, log, failed, () => resolve()));
+        ? Witness.create(config, log, failed, over)
+        : Proxy.create(config, log, failed, over));
       await proxy.start();
-      await copied;
+      const reason = await end;
       if (life.isOver) return;
-      log.warn("stopping for a moment: a copy of another node's data takes the place of this node's");
+      log.warn(`stopping for a moment: ${reason}`);
       await proxy.stop();
       proxy = undefined;
     }

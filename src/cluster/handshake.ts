@@ -1,5 +1,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Socket } from 'node:net';
+import type { LogIndex } from '../runtime/ids.ts';
+import type { ShownLog, WentBack } from './peer-logs.ts';
 
 /**
  * Mutual proof of the cluster's secret at the start of a peer connection, by challenge and response; the secret itself
@@ -14,6 +16,19 @@ export interface Hello {
   readonly to: number;
   readonly kind: LinkKind;
   readonly nonce: string;
+  /** The dialler's decision log. Not said by earlier versions. */
+  readonly log?: ShownLog;
+}
+
+/** The acceptor, which knows the secret, remembers more of the dialler's decision log than the dialler has. */
+export class LogWentBack extends Error {
+  override readonly name = 'LogWentBack';
+  readonly had: LogIndex;
+
+  constructor({ reason, had }: WentBack) {
+    super(reason);
+    this.had = had;
+  }
 }
 
 /** `control` carries messages in order; `bulk` carries the chunks of large transactions. */
@@ -21,6 +36,8 @@ export type LinkKind = 'control' | 'bulk';
 
 export const PROTOCOL = 1;
 const MAX_LINE = 4096;
+/** The role in the proof of an acceptor that refuses the dialler's log; what it has had stands for the challenge. */
+const REFUSES = 'refuses log';
 
 function proof(secret: string, role: string, hello: Hello, challenge: string): string {
   const text = [role, hello.protocol, hello.cluster, hello.node, hello.to, hello.kind, hello.nonce, challenge].join(
@@ -63,7 +80,7 @@ function readLine(socket: Socket): Promise<string> {
   });
 }
 
-/** The dialler's side. Rejects with the acceptor's reason if it refuses. */
+/** The dialler's side. Rejects with the acceptor's reason if it refuses, as LogWentBack where that is it. */
 export async function greet(
   socket: Socket,
   secret: string,
@@ -71,8 +88,19 @@ export async function greet(
 ): Promise<void> {
   const hello: Hello = { ...identity, protocol: PROTOCOL, nonce: randomBytes(16).toString('hex') };
   socket.write(`${JSON.stringify(hello)}\n`);
-  const answer = JSON.parse(await readLine(socket)) as { challenge?: string; proof?: string; refused?: string };
-  if (answer.refused !== undefined) throw new Error(`refused by node ${identity.to}: ${answer.refused}`);
+  const answer = JSON.parse(await readLine(socket)) as {
+    challenge?: string;
+    proof?: string;
+    refused?: string;
+    had?: LogIndex;
+  };
+  const { refused, had } = answer;
+  if (refused !== undefined) {
+    const reason = `refused by node ${identity.to}: ${refused}`;
+    if (had !== undefined && sameProof(answer.proof, proof(secret, REFUSES, hello, String(had))))
+      throw new LogWentBack({ reason, had });
+    throw new Error(reason);
+  }
   const challenge = String(answer.challenge);
   if (!sameProof(answer.proof, proof(secret, 'acceptor', hello, challenge))) {
     throw new Error(`node ${identity.to} does not know this cluster's secret`);
@@ -84,13 +112,20 @@ export async function greet(
 export async function receive(
   socket: Socket,
   secret: string,
-  check: (hello: Hello) => string | undefined,
+  check: (hello: Hello) => string | WentBack | undefined,
 ): Promise<Hello> {
   const hello = JSON.parse(await readLine(socket)) as Hello;
   const reason = hello.protocol === PROTOCOL ? check(hello) : `peer protocol ${hello.protocol}, expected ${PROTOCOL}`;
-  if (reason !== undefined) {
+  if (typeof reason === 'string') {
     socket.end(`${JSON.stringify({ refused: reason })}\n`);
     throw new Error(reason);
+  }
+  if (reason !== undefined) {
+    // The dialler acts upon it, so it must know whose word it is.
+    const { had } = reason;
+    const refusal = { refused: reason.reason, had, proof: proof(secret, REFUSES, hello, String(had)) };
+    socket.end(`${JSON.stringify(refusal)}\n`);
+    throw new LogWentBack(reason);
   }
   const challenge = randomBytes(16).toString('hex');
   socket.write(`${JSON.stringify({ challenge, proof: proof(secret, 'acceptor', hello, challenge) })}\n`);

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { open, rename } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { Founders, Memory } from '../consensus/core/standing.ts';
 import type { Restored } from '../consensus/core/types.ts';
 import type { LogIndex, Lsn, NodeId } from '../runtime/ids.ts';
+import { replaceDurably } from '../runtime/durable-file.ts';
 import { formatLsn, parseLsn } from '../runtime/ids.ts';
+import type { PeerLogNotes } from './peer-logs.ts';
 
 /**
  * Who this node is: its decision log in `data_dir` and its PostgreSQL belong together, and neither may go back in time. A voter that
@@ -23,6 +24,8 @@ export interface Identity {
   readonly decided: LogIndex;
   /** Whether this log's voice counts in elections; see Memory. Undefined where a version that did not know of this made it. */
   readonly voice?: { readonly counts: boolean; readonly founders: Founders | null };
+  /** What was heard of the other nodes' logs. */
+  readonly peers?: PeerLogNotes;
 }
 
 export interface PostgresIdentity {
@@ -162,20 +165,7 @@ export class IdentityFile {
       ...identity,
       postgres: postgres === null ? null : { ...postgres, flushed: formatLsn(postgres.flushed) },
     });
-    const file = await open(`${this.#path}.new`, 'w', 0o600);
-    try {
-      await file.writeFile(`${text}\n`);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(`${this.#path}.new`, this.#path);
-    const directory = await open(dirname(this.#path), 'r');
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
+    await replaceDurably(this.#path, `${text}\n`);
     this.#current = identity;
   }
 }

@@ -152,4 +152,6 @@ export interface Beat {
   readonly bypassed: boolean;
   /** Whether the sender's voice in elections counts. Not said by versions for which it always does. */
   readonly votes?: boolean;
+  /** The last log entry that the sender knows to be decided, on its disk. Not said by earlier versions. */
+  readonly decided?: LogIndex;
 }

@@ -11,6 +11,7 @@ import {
   type Identity,
   type Refusal,
 } from './identity.ts';
+import type { PeerLogNotes } from './peer-logs.ts';
 
 /** PostgreSQL, or the log, is not what belongs to this node. */
 export class IdentityError extends Error {
@@ -64,6 +65,21 @@ export class NodeIdentity {
     return memoryOf(this.#own, restored);
   }
 
+  /** What this node had heard of the others' logs when it was last noted down. */
+  get peers(): PeerLogNotes | undefined {
+    return this.#own.peers;
+  }
+
+  /**
+   * Another node remembers that this node's log had an entry that it has not. True if that is news: it is durable then, and the next run's `logRefusal`
+   * says so.
+   */
+  async wentBack(had: LogIndex): Promise<boolean> {
+    if (had <= this.#own.decided) return false;
+    await this.#save({ ...this.#own, decided: had });
+    return true;
+  }
+
   /** Its voice counts from now on. Durable when it resolves. */
   async counts(founders: Founders | null): Promise<void> {
     await this.#save({ ...this.#own, voice: { counts: true, founders } });
@@ -83,7 +99,7 @@ export class NodeIdentity {
   }
 
   /** To be called every second or so. Saves only what has moved. */
-  async note(decided: LogIndex, committed: LogIndex, flushed: Lsn | undefined): Promise<void> {
+  async note(decided: LogIndex, committed: LogIndex, flushed: Lsn | undefined, peers: PeerLogNotes): Promise<void> {
     const { postgres } = this.#own;
     if (postgres === null) return;
     const next = {
@@ -91,9 +107,12 @@ export class NodeIdentity {
       committed: Math.max(postgres.committed, committed) as LogIndex,
       flushed: flushed !== undefined && flushed > postgres.flushed ? flushed : postgres.flushed,
     };
-    const has = { ...this.#own, postgres: next, decided: Math.max(this.#own.decided, decided) as LogIndex };
+    const has = { ...this.#own, postgres: next, decided: Math.max(this.#own.decided, decided) as LogIndex, peers };
     const isSame =
-      next.committed === postgres.committed && next.flushed === postgres.flushed && has.decided === this.#own.decided;
+      next.committed === postgres.committed &&
+      next.flushed === postgres.flushed &&
+      has.decided === this.#own.decided &&
+      peers === this.#own.peers;
     if (!isSame) await this.#save(has);
   }
 

@@ -32,6 +32,8 @@ export interface DecisionLog {
   /** Appends if this node leads that term; answers the entry's index. */
   propose(payload: Uint8Array, term: number): LogIndex | undefined;
   receive(from: NodeId, message: Message): void;
+  /** The last entry that is known to be decided, on this node's disk. */
+  readonly decided: LogIndex;
   /** This node's voice in elections counts from now on. */
   counts(): void;
 }
@@ -200,6 +202,7 @@ export class ClusterNode implements Commits {
       postgres: this.#postgresUp,
       bypassed: this.#options.bypassed(),
       votes: core.voiceless === undefined,
+      decided: this.#raft.decided,
     });
     this.step({ type: 'tick', now: performance.now(), wall: Date.now() });
     this.#inDoubt.look(performance.now());

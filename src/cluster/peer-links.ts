@@ -2,11 +2,12 @@ import net from 'node:net';
 import { once } from 'node:events';
 import { Packr } from 'msgpackr';
 import type { Logger } from '../runtime/log.ts';
-import type { NodeId } from '../runtime/ids.ts';
+import type { LogIndex, NodeId } from '../runtime/ids.ts';
 import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { FrameReader, FrameWriter } from './frames.ts';
-import { greet, receive, type Hello, type LinkKind } from './handshake.ts';
+import { greet, LogWentBack, receive, type Hello, type LinkKind } from './handshake.ts';
 import type { BulkMessage, PeerMessage } from './messages.ts';
+import type { PeerLogs, ShownLog, WentBack } from './peer-logs.ts';
 
 export interface Address {
   readonly host: string;
@@ -23,11 +24,16 @@ export interface PeerLinksOptions {
   /** Milliseconds of silence, heartbeats included, after which a connection is given up. */
   readonly silence: number;
   readonly log: Logger;
+  readonly peerLogs: PeerLogs;
+  /** This node's decision log as it is now. */
+  readonly ownLog: () => ShownLog;
   onMessage(from: NodeId, message: PeerMessage): void;
   onBulk(from: NodeId, message: BulkMessage): void;
   /** This node's control link to the peer is up: messages can be sent. */
   onUp(peer: NodeId): void;
   onDown(peer: NodeId): void;
+  /** A peer remembers that this node's decision log had this entry, which it has not. */
+  onWentBack(had: LogIndex, reason: string): void;
 }
 
 /** Above this many unsent bytes a peer is as good as gone; the link is dropped rather than memory filled. */
@@ -76,11 +82,14 @@ class Outgoing {
       clearTimeout(timer);
       this.#onClosed();
     });
-    socket.on('error', (error) => this.#report(error.message));
+    socket.on('error', (error) => {
+      this.#report(error.message);
+      if (error instanceof LogWentBack) this.#options.onWentBack(error.had, error.message);
+    });
     socket.once('connect', () => {
       tuneSocket(socket, this.#options.keepalive);
-      const { self, cluster, secret } = this.#options;
-      greet(socket, secret, { cluster, node: self, to: this.#peer, kind: this.#kind }).then(
+      const { self, cluster, secret, ownLog } = this.#options;
+      greet(socket, secret, { cluster, node: self, to: this.#peer, kind: this.#kind, log: ownLog() }).then(
         () => {
           clearTimeout(timer);
           this.#onReady(socket);
@@ -209,7 +218,7 @@ export class PeerLinks {
 
   #accept(socket: net.Socket): void {
     this.#incoming.add(socket);
-    const { log, secret, keepalive, silence } = this.#options;
+    const { log, secret, keepalive, silence, peerLogs } = this.#options;
     const timer = setTimeout(() => socket.destroy(), CONNECT_TIMEOUT);
     socket.once('close', () => {
       clearTimeout(timer);
@@ -220,6 +229,7 @@ export class PeerLinks {
       (hello) => {
         clearTimeout(timer);
         tuneSocket(socket, keepalive);
+        if (hello.log !== undefined) peerLogs.met(hello.node as NodeId, hello.log);
         if (hello.kind === 'control') socket.setTimeout(silence, () => socket.destroy());
         this.#read(socket, hello);
       },
@@ -230,13 +240,13 @@ export class PeerLinks {
     );
   }
 
-  #refusal(hello: Hello): string | undefined {
-    const { cluster, self, peers } = this.#options;
+  #refusal(hello: Hello): string | WentBack | undefined {
+    const { cluster, self, peers, peerLogs } = this.#options;
     if (hello.cluster !== cluster) return `this is cluster "${cluster}", not "${hello.cluster}"`;
     if (hello.to !== self) return `this is node ${self}, not node ${hello.to}`;
     if (hello.node === self || !peers.has(hello.node as NodeId))
       return `node ${hello.node} is not one of nodes: in the configuration`;
-    return undefined;
+    return hello.log === undefined ? undefined : peerLogs.judge(hello.node as NodeId, hello.log);
   }
 
   #read(socket: net.Socket, hello: Hello): void {

@@ -142,6 +142,41 @@ describe('a node whose memory is not its own', () => {
     await expectSame();
   });
 
+  it('is refused by the others when all that it has went back together', { timeout: 180_000 }, async () => {
+    await cluster.dev('kill', '3', 'both');
+    await copyDirectory(data(3), `${data(3)}.old`);
+    await copyDirectory(own(3), `${own(3)}.old`);
+    await cluster.dev('start', '3', 'both');
+    await back(3);
+    for (let i = 0; i < 3; i++) await write(3);
+    const had = decidedBy(`${own(3)}.old`);
+    await waitFor('the others have noted it down', () => [1, 2].every((node) => peerOf(node, 3) > had), PATIENCE);
+    await stop(3);
+    for (const path of [data(3), own(3)]) {
+      rmSync(path, { recursive: true });
+      renameSync(`${path}.old`, path);
+    }
+    await refusedWith(3, 'log-lost');
+    expect(decidedBy(own(3))).toBeGreaterThan(had);
+    await cluster.dev('kill', '3', 'proxy');
+    await adopt(cluster, 3, '--lost-log');
+    await cluster.dev('start', '3', 'proxy');
+    await back(3);
+    await write(3);
+    await expectSame();
+  });
+
+  interface Notes {
+    readonly decided: number;
+    readonly peers?: Record<number, { readonly decided: number }>;
+  }
+  const notes = (directory: string): Notes =>
+    JSON.parse(readFileSync(join(directory, 'identity.json'), 'utf8')) as Notes;
+
+  /** How far a node's log has come, as it has noted down; and how far another one remembers that it has. */
+  const decidedBy = (directory: string): number => notes(directory).decided;
+  const peerOf = (node: number, peer: number): number => notes(own(node)).peers?.[peer]?.decided ?? 0;
+
   it('is refused as a standby, and once it was promoted', { timeout: 180_000 }, async () => {
     await stop(3);
     writeFileSync(join(data(3), 'standby.signal'), '');

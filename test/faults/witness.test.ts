@@ -1,4 +1,4 @@
-import { readdirSync, rmSync } from 'node:fs';
+import { readFileSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -6,6 +6,7 @@ import type { ClusterStatus } from '../../src/admin/status.ts';
 import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
+import { copyDirectory } from '../support/data-copy.ts';
 import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
 
@@ -103,6 +104,34 @@ describe('two nodes and a witness', () => {
     await back(1);
     const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 30_000 });
     expect(report.differences).toEqual([]);
+  });
+
+  it('begins anew when its data_dir went back, as the others remember more of it', { timeout: 300_000 }, async () => {
+    const directory = join(cluster.dir, `node${WITNESS}`, 'pgmm');
+    const notes = (of: string) =>
+      JSON.parse(readFileSync(join(of, 'identity.json'), 'utf8')) as {
+        log: string;
+        decided: number;
+        peers?: Record<string, { decided: number }>;
+      };
+    await cluster.dev('kill', WITNESS);
+    await copyDirectory(directory, `${directory}.old`);
+    await cluster.dev('start', WITNESS);
+    for (let i = 0; i < 3; i++) await write(1);
+    const { log, decided } = notes(`${directory}.old`);
+    const remembered = (node: number) =>
+      (notes(join(cluster.dir, `node${node}`, 'pgmm')).peers?.[WITNESS]?.decided ?? 0) > decided;
+    await waitFor('the others have noted it down', () => remembered(1) && remembered(2), PATIENCE);
+    await cluster.dev('kill', WITNESS);
+    rmSync(directory, { recursive: true });
+    renameSync(`${directory}.old`, directory);
+    await cluster.dev('start', WITNESS);
+    await waitFor('the witness has a new log', () => notes(directory).log !== log, PATIENCE);
+    await waitFor('the witness is let in', async () => (await status()).voiceless === null, PATIENCE);
+    await cluster.dev('kill', '1', 'both');
+    await waitFor('node 2 goes on with it', () => write(2), PATIENCE);
+    await cluster.dev('start', '1', 'both');
+    await back(1);
   });
 
   it(

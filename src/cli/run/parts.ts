@@ -1,6 +1,7 @@
 import type { ClusterNode, DecisionLog } from '../../cluster/node.ts';
 import type { NodeSettings } from '../../cluster/core/types.ts';
 import { PeerLinks } from '../../cluster/peer-links.ts';
+import type { PeerLogs } from '../../cluster/peer-logs.ts';
 import type { Config, NodeConfig } from '../../config/schema.ts';
 import { DEFAULT_LIMITS, type Restored, type Snapshot } from '../../consensus/core/types.ts';
 import type { Memory } from '../../consensus/core/standing.ts';
@@ -50,8 +51,19 @@ function minimumMembers(nodes: number): number {
   return nodes <= 2 ? 1 : Math.floor(nodes / 2) + 1;
 }
 
-/** `node` is asked for when the first message comes: the parts are made one after the other and know each other. */
-export function createLinks(config: Config, log: Logger, node: () => ClusterNode): PeerLinks {
+export interface LinkParts {
+  readonly peerLogs: PeerLogs;
+  /** Both are asked for later: the parts are made one after the other and know each other. */
+  readonly node: () => ClusterNode;
+  readonly raft: () => RaftNode;
+  /** The name of this node's decision log. */
+  readonly ownLog: string;
+  /** See PeerLinksOptions. */
+  readonly wentBack: (had: LogIndex, reason: string) => void;
+}
+
+export function createLinks(config: Config, log: Logger, parts: LinkParts): PeerLinks {
+  const { peerLogs, node, raft, ownLog, wentBack } = parts;
   const { nodes, cluster, peerListen, keepalive, heartbeat } = config;
   return new PeerLinks({
     self: config.node,
@@ -62,7 +74,13 @@ export function createLinks(config: Config, log: Logger, node: () => ClusterNode
     keepalive,
     silence: heartbeat.timeout * 2,
     log,
-    onMessage: (from, message) => node().onMessage(from, message),
+    peerLogs,
+    ownLog: () => ({ name: ownLog, last: raft().status.durableIndex }),
+    onWentBack: wentBack,
+    onMessage: (from, message) => {
+      if (message.t === 'beat' && message.decided !== undefined) peerLogs.heard(from, message.decided);
+      node().onMessage(from, message);
+    },
     onBulk: (from, message) => node().onBulk(from, message),
     onUp: (peer) => node().step({ type: 'link-up', peer }),
     onDown: (peer) => {
@@ -139,6 +157,9 @@ export function decisionLog(raft: RaftNode, referee?: Referee): DecisionLog {
     receive: (from, message) => {
       referee?.heardPeer(message);
       raft.receive(from, message);
+    },
+    get decided() {
+      return raft.status.deliveredIndex;
     },
     counts: () => {
       raft.counts();

@@ -15,6 +15,7 @@ import { IdentityError, NodeIdentity } from '../../cluster/node-identity.ts';
 import { ClusterNode, type CommitPhases } from '../../cluster/node.ts';
 import { Outcomes } from '../../cluster/outcomes.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
+import { PeerLogs } from '../../cluster/peer-logs.ts';
 import type { Config } from '../../config/schema.ts';
 import { clientConfig } from '../../config/client-config.ts';
 import { decodeSnapshot } from '../../commit/log-codec.ts';
@@ -68,6 +69,7 @@ export class Proxy {
   readonly #compaction: LogCompaction;
   readonly #metrics: Metrics;
   readonly #identity: NodeIdentity;
+  readonly #peerLogs: PeerLogs;
   readonly #memory: Memory;
   readonly #log: Logger;
   /** Why the log on disk must not be used. */
@@ -77,10 +79,15 @@ export class Proxy {
   #stopWatching: (() => void) | undefined;
 
   /**
-   * Opens what is on disk. `failed` is called when the proxy must not go on, `copied` when it is to stop because a copy of another node's data is
-   * complete.
+   * Opens what is on disk. `failed` is called when the proxy must not go on, `over` with the reason when it is to stop so that another one begins with
+   * what is on disk then.
    */
-  static async create(config: Config, log: Logger, failed: (error: Error) => void, copied: () => void): Promise<Proxy> {
+  static async create(
+    config: Config,
+    log: Logger,
+    failed: (error: Error) => void,
+    over: (reason: string) => void,
+  ): Promise<Proxy> {
     const { store, restored, isNew } = await LogStore.open(join(config.dataDir, 'raft'), {
       segmentBytes: config.raft.segmentSize,
     });
@@ -90,13 +97,13 @@ export class Proxy {
       inline: config.spool.inline,
       memory: config.spool.memory,
     });
-    return new Proxy(config, log, { failed, copied }, { store, restored, isNew, spool, identity });
+    return new Proxy(config, log, { failed, over }, { store, restored, isNew, spool, identity });
   }
 
   private constructor(
     config: Config,
     log: Logger,
-    { failed, copied }: { failed: (error: Error) => void; copied: () => void },
+    { failed, over }: { failed: (error: Error) => void; over: (reason: string) => void },
     disk: { spool: TransactionSpool; identity: NodeIdentity } & Awaited<ReturnType<typeof LogStore.open>>,
   ) {
     this.#config = config;
@@ -110,7 +117,11 @@ export class Proxy {
     this.#logRefusal = this.#identity.logRefusal(lastIndexOf(restored), isNew);
     this.#memory = this.#identity.memory(restored);
     this.#node = this.#createNode(log, restored);
-    this.#links = createLinks(config, log, () => this.#node);
+    this.#peerLogs = new PeerLogs(this.#identity.peers);
+    this.#links = createLinks(config, log, {
+      ...{ peerLogs: this.#peerLogs, node: () => this.#node, raft: () => this.#raft, ownLog: this.#memory.name },
+      wentBack: (had, reason) => void this.#onWentBack(had, reason, over),
+    });
     this.#referee = createReferee(config, log, this.#metrics, () => this.#raft);
     this.#raft = createRaft(config, {
       referee: this.#referee,
@@ -131,7 +142,7 @@ export class Proxy {
     this.#recloner = createRecloner(config, {
       ...{ node: this.#node, raft: this.#raft, links: this.#links, catchUp: this.#catchUp, log },
       ...{ replica: this.#replica, bypasses: this.#bypasses, client: cloneClient },
-      complete: copied,
+      complete: () => over("a copy of another node's data takes the place of this node's"),
     });
     this.#node.connect({
       cloneClient,
@@ -416,10 +427,20 @@ export class Proxy {
     await this.#listener.start();
   }
 
+  /** An older copy of this log looks whole to this node. It takes no part with it from the next run on, which begins at once. */
+  async #onWentBack(had: LogIndex, reason: string, over: (reason: string) => void): Promise<void> {
+    try {
+      if (await this.#identity.wentBack(had)) over(reason);
+    } catch (error) {
+      // Asked about again with the next attempt to reach that node.
+      this.#log.error({ err: error }, 'that the decision log went back could not be noted down');
+    }
+  }
+
   async #noteIdentity(): Promise<void> {
     const { stored } = this.#node.core;
     await this.#identity
-      .note(this.#raft.status.deliveredIndex, stored, this.#replica.flushed)
+      .note(this.#raft.status.deliveredIndex, stored, this.#replica.flushed, this.#peerLogs.notes)
       .catch((error: unknown) => {
         this.#log.error({ err: error }, 'how far this node has come could not be noted down');
       });

@@ -11,6 +11,7 @@ import { LogCompaction } from '../../cluster/log-compaction.ts';
 import { ClusterNode } from '../../cluster/node.ts';
 import { Outcomes } from '../../cluster/outcomes.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
+import { PeerLogs } from '../../cluster/peer-logs.ts';
 import type { Replica } from '../../cluster/ports.ts';
 import { decodeSnapshot } from '../../commit/log-codec.ts';
 import type { Config } from '../../config/schema.ts';
@@ -40,6 +41,7 @@ export class Witness {
   readonly #raft: RaftNode;
   readonly #compaction: LogCompaction;
   readonly #identity: IdentityFile;
+  readonly #peerLogs: PeerLogs;
   #own: Identity;
   readonly #memory: Memory;
   readonly #admin: AdminServer;
@@ -47,7 +49,13 @@ export class Witness {
   readonly #timers: NodeJS.Timeout[] = [];
   readonly #startedAt = new Date().toISOString();
 
-  static async create(config: Config, log: Logger, failed: (error: Error) => void): Promise<Witness> {
+  /** As Proxy.create. */
+  static async create(
+    config: Config,
+    log: Logger,
+    failed: (error: Error) => void,
+    over: (reason: string) => void,
+  ): Promise<Witness> {
     const { store, restored, isNew } = await LogStore.open(join(config.dataDir, 'raft'), {
       segmentBytes: config.raft.segmentSize,
     });
@@ -56,17 +64,18 @@ export class Witness {
     if (lost !== undefined)
       log.error(`${lost.reason}: this witness begins anew, and does not vote until it was let in`);
     const known = lost === undefined ? identity.current : undefined;
-    const own = known ?? newIdentity(config.cluster.name, config.node);
+    // What is remembered of the others stays true.
+    const own = known ?? { ...newIdentity(config.cluster.name, config.node), peers: identity.current?.peers ?? {} };
     const memory = memoryOf(own, restored);
     const { counts, founders } = memory;
     await identity.save({ ...own, voice: { counts, founders } });
-    return new Witness(config, log, failed, { store, restored, identity, memory });
+    return new Witness(config, log, { failed, over }, { store, restored, identity, memory });
   }
 
   private constructor(
     config: Config,
     log: Logger,
-    failed: (error: Error) => void,
+    { failed, over }: { failed: (error: Error) => void; over: (reason: string) => void },
     disk: { identity: IdentityFile; memory: Memory } & Pick<
       Awaited<ReturnType<typeof LogStore.open>>,
       'store' | 'restored'
@@ -93,7 +102,11 @@ export class Witness {
       log,
       observer: { finished: () => undefined, conflict: () => undefined },
     });
-    this.#links = createLinks(config, log, () => this.#node);
+    this.#peerLogs = new PeerLogs(this.#own.peers);
+    this.#links = createLinks(config, log, {
+      ...{ peerLogs: this.#peerLogs, node: () => this.#node, raft: () => this.#raft, ownLog: memory.name },
+      wentBack: (had, reason) => void this.#onWentBack(had, reason, over),
+    });
     this.#raft = createRaft(config, {
       ...{ restored, memory, storage: store, links: this.#links, node: () => this.#node, failed },
       installed: (snapshot) => this.#compaction.installed(snapshot),
@@ -167,10 +180,23 @@ export class Witness {
     this.#handOver();
     this.#sample();
     const decided = this.#raft.status.deliveredIndex;
-    if (decided <= this.#own.decided) return;
-    await this.#keep({ decided }).catch((error: unknown) => {
+    const peers = this.#peerLogs.notes;
+    if (decided <= this.#own.decided && peers === this.#own.peers) return;
+    await this.#keep({ decided: Math.max(decided, this.#own.decided) as LogIndex, peers }).catch((error: unknown) => {
       this.#log.error({ err: error }, 'how far this node has come could not be noted down');
     });
+  }
+
+  /** An older copy of this log looks whole to this witness. The next run begins a new one, and is let in by the others. */
+  async #onWentBack(had: LogIndex, reason: string, over: (reason: string) => void): Promise<void> {
+    if (had <= this.#own.decided) return;
+    try {
+      await this.#keep({ decided: had });
+      over(reason);
+    } catch (error) {
+      // Asked about again with the next attempt to reach that node.
+      this.#log.error({ err: error }, 'that the decision log went back could not be noted down');
+    }
   }
 
   #keep(change: Partial<Identity>): Promise<void> {

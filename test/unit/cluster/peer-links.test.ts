@@ -1,0 +1,91 @@
+import pino from 'pino';
+import { afterEach, describe, expect, it } from 'vitest';
+import { PeerLinks } from '../../../src/cluster/peer-links.ts';
+import { PeerLogs, type ShownLog } from '../../../src/cluster/peer-logs.ts';
+import { nodeId, logIndex, type LogIndex } from '../../../src/runtime/ids.ts';
+import { freePort } from '../../support/free-ports.ts';
+import { waitFor } from '../../support/wait-for.ts';
+
+const [one, two] = [nodeId(1), nodeId(2)];
+const KEEPALIVE = { idle: 10_000, interval: 1000, count: 3, userTimeout: 10_000 };
+
+describe('the links between two nodes', () => {
+  const open: PeerLinks[] = [];
+  afterEach(() => Promise.all(open.splice(0).map((links) => links.stop())));
+
+  async function pair(): Promise<(self: 1 | 2, log: ShownLog, logs: PeerLogs, secret?: string) => Promise<End>> {
+    const [a, b] = [await freePort(), await freePort()];
+    const address = (port: number) => ({ host: '127.0.0.1', port });
+    const peers = new Map([
+      [one, address(a)],
+      [two, address(b)],
+    ]);
+    return async (self, log, peerLogs, secret = 'secret') => {
+      const wentBack: LogIndex[] = [];
+      const heard: string[] = [];
+      const warnings: string[] = [];
+      const links = new PeerLinks({
+        self: nodeId(self),
+        cluster: 'test',
+        secret,
+        listen: peers.get(nodeId(self))!,
+        peers,
+        keepalive: KEEPALIVE,
+        silence: 60_000,
+        log: pino({ level: 'warn' }, { write: (line) => warnings.push(line) }),
+        peerLogs,
+        ownLog: () => log,
+        onMessage: (_from, message) => heard.push(message.t),
+        onBulk: () => undefined,
+        onUp: () => undefined,
+        onDown: () => undefined,
+        onWentBack: (had) => wentBack.push(had),
+      });
+      open.push(links);
+      await links.start();
+      return { links, wentBack, heard, warnings };
+    };
+  }
+
+  it('refuse the node that shows less of its log than the other one remembers, and tell it what it had', async () => {
+    const start = await pair();
+    const logs = new PeerLogs({ 2: { log: 'b', decided: logIndex(50), former: [] } });
+    const first = await start(1, { name: 'a', last: logIndex(60) }, logs);
+    const second = await start(2, { name: 'b', last: logIndex(49) }, new PeerLogs());
+    await waitFor('node 2 hears of it', () => second.wentBack.length > 0);
+    expect(second.wentBack[0]).toBe(50);
+    await waitFor('node 1 reaches node 2', () => first.links.send(two, { t: 'committed', index: logIndex(1) }));
+    await waitFor('node 2 hears node 1', () => second.heard.includes('committed'));
+    expect(second.links.send(one, { t: 'committed', index: logIndex(1) })).toBe(false);
+    expect(first.heard).toEqual([]);
+    expect(first.wentBack).toEqual([]);
+  });
+
+  it('note down the log of whoever has proven that it knows the secret', async () => {
+    const start = await pair();
+    const logs = new PeerLogs();
+    const first = await start(1, { name: 'a', last: logIndex(60) }, logs);
+    const second = await start(2, { name: 'b', last: logIndex(49) }, new PeerLogs());
+    await waitFor('node 2 reaches node 1', () => second.links.send(one, { t: 'committed', index: logIndex(1) }));
+    await waitFor('node 1 hears node 2', () => first.heard.includes('committed'));
+    expect(logs.notes).toEqual({ 2: { log: 'b', decided: 0, former: [] } });
+  });
+
+  it('take the word of nobody who does not know the secret', async () => {
+    const start = await pair();
+    const logs = new PeerLogs({ 2: { log: 'b', decided: logIndex(50), former: [] } });
+    await start(1, { name: 'a', last: logIndex(60) }, logs, 'another secret');
+    const { notes } = logs;
+    const second = await start(2, { name: 'b', last: logIndex(49) }, new PeerLogs());
+    await waitFor('node 2 was refused', () => second.warnings.some((line) => line.includes('has had entry 50')));
+    expect(second.wentBack).toEqual([]);
+    expect(logs.notes).toBe(notes);
+  });
+});
+
+interface End {
+  readonly links: PeerLinks;
+  readonly wentBack: LogIndex[];
+  readonly heard: string[];
+  readonly warnings: string[];
+}

@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import { PeerLogs } from '../../../src/cluster/peer-logs.ts';
+import { logIndex, nodeId } from '../../../src/runtime/ids.ts';
+
+const three = nodeId(3);
+const shown = (name: string, last: number) => ({ name, last: logIndex(last) });
+
+function remembering(): PeerLogs {
+  const logs = new PeerLogs();
+  logs.met(three, shown('a', 100));
+  logs.heard(three, logIndex(120));
+  return logs;
+}
+
+describe("what a node remembers of its peers' decision logs", () => {
+  it('takes any log of a peer that it has never heard of', () => {
+    expect(new PeerLogs().judge(three, shown('a', 0))).toBeUndefined();
+  });
+
+  it('refuses a log that ends before what its node knew to be decided', () => {
+    const logs = remembering();
+    expect(logs.judge(three, shown('a', 120))).toBeUndefined();
+    expect(logs.judge(three, shown('a', 119))).toMatchObject({ had: 120 });
+  });
+
+  it('does not count upon entries that were shown and may not have been decided', () => {
+    const logs = new PeerLogs();
+    logs.met(three, shown('a', 500));
+    expect(logs.judge(three, shown('a', 400))).toBeUndefined();
+  });
+
+  it('takes a new log in the place of one that was lost, and then the old one no more', () => {
+    const logs = remembering();
+    expect(logs.judge(three, shown('b', 0))).toBeUndefined();
+    logs.met(three, shown('b', 0));
+    expect(logs.judge(three, shown('b', 1))).toBeUndefined();
+    // Its own notes must not find that log whole any more, so what it has had lies beyond its end.
+    expect(logs.judge(three, shown('a', 119))).toMatchObject({ had: 120 });
+    logs.heard(three, logIndex(300));
+    expect(logs.judge(three, shown('a', 119))).toMatchObject({ had: 300 });
+    expect(logs.judge(three, shown('b', 299))).toMatchObject({ had: 300 });
+  });
+
+  it('goes on from what was noted down', () => {
+    const notes: unknown = JSON.parse(JSON.stringify(remembering().notes));
+    expect(new PeerLogs(notes as PeerLogs['notes']).judge(three, shown('a', 7))).toMatchObject({ had: 120 });
+  });
+
+  it('gives the same notes until there is news', () => {
+    const logs = remembering();
+    const { notes } = logs;
+    logs.met(three, shown('a', 130));
+    logs.heard(three, logIndex(110));
+    expect(logs.notes).toBe(notes);
+    logs.heard(three, logIndex(121));
+    expect(logs.notes).not.toBe(notes);
+  });
+});
