@@ -32,6 +32,8 @@ export interface WentBack {
  */
 export class PeerLogs {
   readonly #known = new Map<NodeId, PeerLog>();
+  /** The names of the logs that peers have shown since this process began. */
+  readonly #shown = new Map<NodeId, string>();
   #notes: PeerLogNotes;
 
   constructor(notes: PeerLogNotes = {}) {
@@ -60,16 +62,21 @@ export class PeerLogs {
 
   /** The peer has proven that it is who it says, and its log was not objected to. */
   met(node: NodeId, { name }: ShownLog): void {
-    const known = this.#known.get(node);
-    if (known?.log === name) return;
-    const former = known === undefined ? [] : [...known.former, known.log];
-    this.#set(node, { log: name, decided: 0 as LogIndex, former });
+    this.#shown.set(node, name);
   }
 
-  /** Of a peer that was met. */
-  heard(node: NodeId, decided: LogIndex): void {
+  /**
+   * From a heartbeat of a peer that was met. A new log takes the place of the one before once its vote counts, as then nobody may go on with the other: a
+   * second process that was set up as the same node by mistake takes nothing from the first.
+   */
+  heard(node: NodeId, decided: LogIndex, votes: boolean): void {
+    const log = this.#shown.get(node);
+    if (log === undefined) return;
     const known = this.#known.get(node);
-    if (known !== undefined && decided > known.decided) this.#set(node, { ...known, decided });
+    if (known === undefined) return this.#set(node, { log, decided, former: [] });
+    if (known.log !== log) {
+      if (votes) this.#set(node, { log, decided, former: [...known.former, known.log] });
+    } else if (decided > known.decided) this.#set(node, { ...known, decided });
   }
 
   #set(node: NodeId, log: PeerLog): void {

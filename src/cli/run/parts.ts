@@ -78,7 +78,8 @@ export function createLinks(config: Config, log: Logger, parts: LinkParts): Peer
     ownLog: () => ({ name: ownLog, last: raft().status.durableIndex }),
     onWentBack: wentBack,
     onMessage: (from, message) => {
-      if (message.t === 'beat' && message.decided !== undefined) peerLogs.heard(from, message.decided);
+      if (message.t === 'beat' && message.decided !== undefined)
+        peerLogs.heard(from, message.decided, message.votes === true);
       node().onMessage(from, message);
     },
     onBulk: (from, message) => node().onBulk(from, message),

@@ -68,7 +68,8 @@ describe('the links between two nodes', () => {
     const second = await start(2, { name: 'b', last: logIndex(49) }, new PeerLogs());
     await waitFor('node 2 reaches node 1', () => second.links.send(one, { t: 'committed', index: logIndex(1) }));
     await waitFor('node 1 hears node 2', () => first.heard.includes('committed'));
-    expect(logs.notes).toEqual({ 2: { log: 'b', decided: 0, former: [] } });
+    logs.heard(two, logIndex(49), true);
+    expect(logs.notes).toEqual({ 2: { log: 'b', decided: 49, former: [] } });
   });
 
   it('take the word of nobody who does not know the secret', async () => {

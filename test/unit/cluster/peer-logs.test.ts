@@ -8,7 +8,7 @@ const shown = (name: string, last: number) => ({ name, last: logIndex(last) });
 function remembering(): PeerLogs {
   const logs = new PeerLogs();
   logs.met(three, shown('a', 100));
-  logs.heard(three, logIndex(120));
+  logs.heard(three, logIndex(120), true);
   return logs;
 }
 
@@ -26,6 +26,7 @@ describe("what a node remembers of its peers' decision logs", () => {
   it('does not count upon entries that were shown and may not have been decided', () => {
     const logs = new PeerLogs();
     logs.met(three, shown('a', 500));
+    logs.heard(three, logIndex(400), true);
     expect(logs.judge(three, shown('a', 400))).toBeUndefined();
   });
 
@@ -33,12 +34,21 @@ describe("what a node remembers of its peers' decision logs", () => {
     const logs = remembering();
     expect(logs.judge(three, shown('b', 0))).toBeUndefined();
     logs.met(three, shown('b', 0));
+    logs.heard(three, logIndex(0), true);
     expect(logs.judge(three, shown('b', 1))).toBeUndefined();
     // Its own notes must not find that log whole any more, so what it has had lies beyond its end.
     expect(logs.judge(three, shown('a', 119))).toMatchObject({ had: 120 });
-    logs.heard(three, logIndex(300));
+    logs.heard(three, logIndex(300), true);
     expect(logs.judge(three, shown('a', 119))).toMatchObject({ had: 300 });
     expect(logs.judge(three, shown('b', 299))).toMatchObject({ had: 300 });
+  });
+
+  it('keeps to the log that counts while a new one only learns', () => {
+    const logs = remembering();
+    logs.met(three, shown('b', 0));
+    logs.heard(three, logIndex(500), false);
+    expect(logs.judge(three, shown('a', 120))).toBeUndefined();
+    expect(logs.judge(three, shown('a', 119))).toMatchObject({ had: 120 });
   });
 
   it('goes on from what was noted down', () => {
@@ -50,9 +60,9 @@ describe("what a node remembers of its peers' decision logs", () => {
     const logs = remembering();
     const { notes } = logs;
     logs.met(three, shown('a', 130));
-    logs.heard(three, logIndex(110));
+    logs.heard(three, logIndex(110), true);
     expect(logs.notes).toBe(notes);
-    logs.heard(three, logIndex(121));
+    logs.heard(three, logIndex(121), true);
     expect(logs.notes).not.toBe(notes);
   });
 });
