@@ -6,7 +6,8 @@ import type { ShownLog, WentBack } from './peer-logs.ts';
 /**
  * Mutual proof of the cluster's secret at the start of a peer connection, by challenge and response; the secret itself
  * does not travel. Three lines of JSON: the dialler's hello, the acceptor's challenge with its own proof, the dialler's
- * proof. What follows is in clear text: put peer links on a private network.
+ * proof with what it shows of its decision log. An acceptor that remembers more of that log says so in a fourth line and hangs up; else it says nothing
+ * more. What follows is in clear text: put peer links on a private network.
  */
 export interface Hello {
   readonly protocol: number;
@@ -16,19 +17,6 @@ export interface Hello {
   readonly to: number;
   readonly kind: LinkKind;
   readonly nonce: string;
-  /** The dialler's decision log. Not said by earlier versions. */
-  readonly log?: ShownLog;
-}
-
-/** The acceptor, which knows the secret, remembers more of the dialler's decision log than the dialler has. */
-export class LogWentBack extends Error {
-  override readonly name = 'LogWentBack';
-  readonly had: LogIndex;
-
-  constructor({ reason, had }: WentBack) {
-    super(reason);
-    this.had = had;
-  }
 }
 
 /** `control` carries messages in order; `bulk` carries the chunks of large transactions. */
@@ -36,8 +24,8 @@ export type LinkKind = 'control' | 'bulk';
 
 export const PROTOCOL = 1;
 const MAX_LINE = 4096;
-/** The role in the proof of an acceptor that refuses the dialler's log; what it has had stands for the challenge. */
-const REFUSES = 'refuses log';
+/** The role in the proof of an acceptor's fourth line. */
+const OBJECTOR = 'objector';
 
 function proof(secret: string, role: string, hello: Hello, challenge: string): string {
   const text = [role, hello.protocol, hello.cluster, hello.node, hello.to, hello.kind, hello.nonce, challenge].join(
@@ -80,59 +68,77 @@ function readLine(socket: Socket): Promise<string> {
   });
 }
 
-/** The dialler's side. Rejects with the acceptor's reason if it refuses, as LogWentBack where that is it. */
+/** What the dialler needs to know the acceptor's fourth line by. */
+export interface Greeting {
+  readonly hello: Hello;
+  readonly challenge: string;
+}
+
+/** The dialler's side. `ownLog` is asked when the acceptor's challenge is there. Rejects with the acceptor's reason if it refuses. */
 export async function greet(
   socket: Socket,
   secret: string,
   identity: Omit<Hello, 'nonce' | 'protocol'>,
-): Promise<void> {
+  ownLog: () => ShownLog,
+): Promise<Greeting> {
   const hello: Hello = { ...identity, protocol: PROTOCOL, nonce: randomBytes(16).toString('hex') };
   socket.write(`${JSON.stringify(hello)}\n`);
-  const answer = JSON.parse(await readLine(socket)) as {
-    challenge?: string;
-    proof?: string;
-    refused?: string;
-    had?: LogIndex;
-  };
-  const { refused, had } = answer;
-  if (refused !== undefined) {
-    const reason = `refused by node ${identity.to}: ${refused}`;
-    if (had !== undefined && sameProof(answer.proof, proof(secret, REFUSES, hello, String(had))))
-      throw new LogWentBack({ reason, had });
-    throw new Error(reason);
-  }
+  const answer = JSON.parse(await readLine(socket)) as { challenge?: string; proof?: string; refused?: string };
+  if (answer.refused !== undefined) throw new Error(`refused by node ${identity.to}: ${answer.refused}`);
   const challenge = String(answer.challenge);
   if (!sameProof(answer.proof, proof(secret, 'acceptor', hello, challenge))) {
     throw new Error(`node ${identity.to} does not know this cluster's secret`);
   }
-  socket.write(`${JSON.stringify({ proof: proof(secret, 'dialler', hello, challenge) })}\n`);
+  socket.write(`${JSON.stringify({ proof: proof(secret, 'dialler', hello, challenge), log: ownLog() })}\n`);
+  return { hello, challenge };
 }
 
-/** The acceptor's side. `check` gives the reason to refuse a caller, if there is one. */
+/** Reads on after `greet`: the acceptor's word that the log went back, or undefined when the connection ends without one. */
+export async function objection(
+  socket: Socket,
+  secret: string,
+  { hello, challenge }: Greeting,
+): Promise<WentBack | undefined> {
+  const line = await readLine(socket).catch(() => undefined);
+  if (line === undefined) return undefined;
+  const { refused, had, proof: given } = JSON.parse(line) as { refused: string; had: LogIndex; proof: unknown };
+  const isProven = sameProof(given, proof(secret, OBJECTOR, hello, `${challenge} ${had}`));
+  return isProven ? { reason: `refused by node ${hello.to}: ${refused}`, had } : undefined;
+}
+
+/**
+ * The acceptor's side. `check` gives the reason to refuse a caller, if there is one; `remember`, asked before the challenge goes out, what the log that is
+ * shown after it must have. Earlier versions show none.
+ */
 export async function receive(
   socket: Socket,
   secret: string,
-  check: (hello: Hello) => string | WentBack | undefined,
-): Promise<Hello> {
+  check: (hello: Hello) => string | undefined,
+  remember: (hello: Hello) => (shown: ShownLog) => WentBack | undefined,
+): Promise<{ readonly hello: Hello; readonly log: ShownLog | undefined }> {
   const hello = JSON.parse(await readLine(socket)) as Hello;
   const reason = hello.protocol === PROTOCOL ? check(hello) : `peer protocol ${hello.protocol}, expected ${PROTOCOL}`;
-  if (typeof reason === 'string') {
+  if (reason !== undefined) {
     socket.end(`${JSON.stringify({ refused: reason })}\n`);
     throw new Error(reason);
   }
-  if (reason !== undefined) {
-    // The dialler acts upon it, so it must know whose word it is.
-    const { had } = reason;
-    const refusal = { refused: reason.reason, had, proof: proof(secret, REFUSES, hello, String(had)) };
-    socket.end(`${JSON.stringify(refusal)}\n`);
-    throw new LogWentBack(reason);
-  }
+  // What is heard of the log while this connection is being made may be more than it had when it was shown.
+  const judge = remember(hello);
   const challenge = randomBytes(16).toString('hex');
   socket.write(`${JSON.stringify({ challenge, proof: proof(secret, 'acceptor', hello, challenge) })}\n`);
-  const answer = JSON.parse(await readLine(socket)) as { proof?: unknown };
+  const answer = JSON.parse(await readLine(socket)) as { proof?: unknown; log?: ShownLog };
   if (!sameProof(answer.proof, proof(secret, 'dialler', hello, challenge))) {
     socket.end();
     throw new Error(`node ${hello.node} at ${socket.remoteAddress} does not know this cluster's secret`);
   }
-  return hello;
+  const { log } = answer;
+  const wentBack = log === undefined ? undefined : judge(log);
+  if (wentBack !== undefined) {
+    const { reason: refused, had } = wentBack;
+    // The dialler acts upon it, so it must know whose word it is.
+    const given = proof(secret, OBJECTOR, hello, `${challenge} ${had}`);
+    socket.end(`${JSON.stringify({ refused, had, proof: given })}\n`);
+    throw new Error(refused);
+  }
+  return { hello, log };
 }

@@ -5,9 +5,9 @@ import type { Logger } from '../runtime/log.ts';
 import type { LogIndex, NodeId } from '../runtime/ids.ts';
 import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { FrameReader, FrameWriter } from './frames.ts';
-import { greet, LogWentBack, receive, type Hello, type LinkKind } from './handshake.ts';
+import { greet, objection, receive, type Greeting, type Hello, type LinkKind } from './handshake.ts';
 import type { BulkMessage, PeerMessage } from './messages.ts';
-import type { PeerLogs, ShownLog, WentBack } from './peer-logs.ts';
+import type { PeerLogs, ShownLog } from './peer-logs.ts';
 
 export interface Address {
   readonly host: string;
@@ -82,27 +82,28 @@ class Outgoing {
       clearTimeout(timer);
       this.#onClosed();
     });
-    socket.on('error', (error) => {
-      this.#report(error.message);
-      if (error instanceof LogWentBack) this.#options.onWentBack(error.had, error.message);
-    });
+    socket.on('error', (error) => this.#report(error.message));
     socket.once('connect', () => {
       tuneSocket(socket, this.#options.keepalive);
       const { self, cluster, secret, ownLog } = this.#options;
-      greet(socket, secret, { cluster, node: self, to: this.#peer, kind: this.#kind, log: ownLog() }).then(
-        () => {
+      greet(socket, secret, { cluster, node: self, to: this.#peer, kind: this.#kind }, ownLog).then(
+        (greeting) => {
           clearTimeout(timer);
-          this.#onReady(socket);
+          this.#onReady(socket, greeting);
         },
         (error: unknown) => socket.destroy(error as Error),
       );
     });
   }
 
-  #onReady(socket: net.Socket): void {
+  #onReady(socket: net.Socket, greeting: Greeting): void {
     if (this.#stopped || socket.destroyed) return;
-    // The acceptor sends nothing after the handshake; reading on is how its end is noticed.
-    socket.resume();
+    // Reading on is how its end is noticed, too.
+    void objection(socket, this.#options.secret, greeting).then((wentBack) => {
+      if (wentBack === undefined) return;
+      socket.destroy(new Error(wentBack.reason));
+      this.#options.onWentBack(wentBack.had, wentBack.reason);
+    });
     this.#packr = new Packr({ sequential: true });
     this.#writer = new FrameWriter(socket);
     this.#lastFailure = '';
@@ -225,12 +226,16 @@ export class PeerLinks {
       this.#incoming.delete(socket);
     });
     socket.on('error', (error) => log.debug({ error: error.message }, 'peer connection failed'));
-    receive(socket, secret, (hello) => this.#refusal(hello)).then(
-      (hello) => {
+    const remember = ({ node }: Hello) => peerLogs.remember(node as NodeId);
+    receive(socket, secret, (hello) => this.#refusal(hello), remember).then(
+      ({ hello, log: shown }) => {
         clearTimeout(timer);
         tuneSocket(socket, keepalive);
-        if (hello.log !== undefined) peerLogs.met(hello.node as NodeId, hello.log);
-        if (hello.kind === 'control') socket.setTimeout(silence, () => socket.destroy());
+        if (hello.kind === 'control') {
+          // Heartbeats come over this connection from now on, and over no other.
+          if (shown !== undefined) peerLogs.met(hello.node as NodeId, shown);
+          socket.setTimeout(silence, () => socket.destroy());
+        }
         this.#read(socket, hello);
       },
       (error: unknown) => {
@@ -240,13 +245,13 @@ export class PeerLinks {
     );
   }
 
-  #refusal(hello: Hello): string | WentBack | undefined {
-    const { cluster, self, peers, peerLogs } = this.#options;
+  #refusal(hello: Hello): string | undefined {
+    const { cluster, self, peers } = this.#options;
     if (hello.cluster !== cluster) return `this is cluster "${cluster}", not "${hello.cluster}"`;
     if (hello.to !== self) return `this is node ${self}, not node ${hello.to}`;
     if (hello.node === self || !peers.has(hello.node as NodeId))
       return `node ${hello.node} is not one of nodes: in the configuration`;
-    return hello.log === undefined ? undefined : peerLogs.judge(hello.node as NodeId, hello.log);
+    return undefined;
   }
 
   #read(socket: net.Socket, hello: Hello): void {

@@ -46,18 +46,13 @@ export class PeerLogs {
     return this.#notes;
   }
 
-  /** Undefined if it may be this peer's log, a new one included. */
-  judge(node: NodeId, { name, last }: ShownLog): WentBack | undefined {
+  /**
+   * What is known of a peer's log now, as a judgement of the log that it shows hereafter: undefined if that may be this peer's, a new one included. What is
+   * heard of the peer between the two says nothing against it.
+   */
+  remember(node: NodeId): (shown: ShownLog) => WentBack | undefined {
     const known = this.#known.get(node);
-    if (known === undefined) return undefined;
-    const { log, decided, former } = known;
-    if (former.includes(name)) {
-      const reason = `another decision log has taken the place of the one that node ${node} shows: an old copy was restored`;
-      return { reason, had: Math.max(decided, last + 1) as LogIndex };
-    }
-    if (name !== log || last >= decided) return undefined;
-    const reason = `the decision log of node ${node} ends at entry ${last}, and has had entry ${decided}: it was lost, or an old copy was restored`;
-    return { reason, had: decided };
+    return (shown) => (known === undefined ? undefined : judge(node, known, shown));
   }
 
   /** The peer has proven that it is who it says, and its log was not objected to. */
@@ -83,4 +78,14 @@ export class PeerLogs {
     this.#known.set(node, log);
     this.#notes = Object.fromEntries(this.#known);
   }
+}
+
+function judge(node: NodeId, { log, decided, former }: PeerLog, { name, last }: ShownLog): WentBack | undefined {
+  if (former.includes(name)) {
+    const reason = `another decision log has taken the place of the one that node ${node} shows: an old copy was restored`;
+    return { reason, had: Math.max(decided, last + 1) as LogIndex };
+  }
+  if (name !== log || last >= decided) return undefined;
+  const reason = `the decision log of node ${node} ends at entry ${last}, and has had entry ${decided}: it was lost, or an old copy was restored`;
+  return { reason, had: decided };
 }

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { formatReport } from '../../src/cli/verify/report.ts';
@@ -93,6 +95,10 @@ describe(`a cluster under faults, seed ${SEED}`, () => {
       const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 60_000 });
       expect(report.same ? [] : formatReport(report)).toEqual([]);
       for (const node of nodes()) expect(contradictions(operations, await marks(node))).toEqual([]);
+      for (const node of nodes()) {
+        const log = readFileSync(join(cluster.dir, `node${node}`, 'proxy.log'), 'utf8');
+        expect(log.split('\n').filter((line) => line.includes('an old copy was restored'))).toEqual([]);
+      }
       expect(count('committed')).toBeGreaterThan(0);
     },
   );
