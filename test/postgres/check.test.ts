@@ -59,6 +59,22 @@ describe.each(servers)('pgmm check on $name', ({ bin }) => {
     expect(results.has('max_active_replication_origins')).toBe(server.major >= 18);
   });
 
+  it('finds that no logical copy can be given, where such copies are wanted', async () => {
+    const wanted = configFor(server, 'reclone: { method: logical, tools_directory: /nowhere }');
+    expect((await check(wanted)).get('pg_dump')).toMatchObject({
+      status: 'warning',
+      found: expect.stringContaining('/nowhere/pg_dump is not there') as string,
+      cure: expect.stringContaining('reclone.tools_directory') as string,
+    });
+    const optional = configFor(server, 'reclone: { tools_directory: /nowhere }');
+    expect((await check(optional)).get('pg_dump')).toMatchObject({
+      status: 'ok',
+      found: expect.stringContaining('physical copies only') as string,
+    });
+    const none = configFor(server, 'reclone: { method: physical, tools_directory: /nowhere }');
+    expect((await check(none)).has('pg_dump')).toBe(false);
+  });
+
   it('finds a role that is no superuser, and one that may not replicate', async () => {
     const client = await server.connect();
     await client.query('CREATE ROLE weak LOGIN');

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { parseGid } from '../../commit/gid.ts';
 import type { Config } from '../../config/schema.ts';
 import { quoteIdentifier } from './connection.ts';
+import { checkDumpTools } from './dump-tools.ts';
 import { needs } from './needs.ts';
 import { failed, ok, warning } from './result.ts';
 import type { CheckResult } from './result.ts';
@@ -26,7 +27,7 @@ export async function checkServer(client: pg.Client, config: Config): Promise<Ch
     ...checkModes(settings),
   ];
   results.push(await checkRole(client, config), await checkRecovery(client), await checkClock(client));
-  results.push(...(await checkPrepared(client, config)));
+  results.push(...(await checkPrepared(client, config)), ...(await checkDumpTools(client, config)));
   return results;
 }
 
