@@ -40,6 +40,8 @@ export interface PeerLinksOptions {
 const MAX_BACKLOG = 128 * 1024 * 1024;
 const RECONNECT_DELAY = 100;
 const CONNECT_TIMEOUT = 2000;
+/** Reasons of refusals kept for each address, so that nobody fills memory by inventing new ones. */
+const MAX_REASONS = 20;
 
 /** Bytes of all peer links so far. */
 interface PeerTraffic {
@@ -168,6 +170,8 @@ export class PeerLinks {
   readonly #incoming = new Set<net.Socket>();
   /** The control connection of each peer: a new one ends the one before, so that what was sent earlier can't arrive later. */
   readonly #current = new Map<NodeId, net.Socket>();
+  /** Why connections were refused of late, by where they came from. */
+  readonly #refused = new Map<string, Set<string>>();
   readonly #server: net.Server;
   readonly traffic: PeerTraffic = { sent: 0, received: 0 };
 
@@ -230,6 +234,7 @@ export class PeerLinks {
     receive(socket, secret, (hello) => this.#refusal(hello), remember).then(
       ({ hello, log: shown }) => {
         clearTimeout(timer);
+        this.#refused.delete(socket.remoteAddress ?? 'unknown');
         tuneSocket(socket, keepalive);
         if (hello.kind === 'control') {
           // Heartbeats come over this connection from now on, and over no other.
@@ -239,10 +244,19 @@ export class PeerLinks {
         this.#read(socket, hello);
       },
       (error: unknown) => {
-        log.warn({ remote: socket.remoteAddress }, `peer refused: ${(error as Error).message}`);
+        this.#reportRefused(socket.remoteAddress ?? 'unknown', (error as Error).message);
         socket.destroySoon();
       },
     );
+  }
+
+  /** Whoever is refused comes again ten times a second: each reason is told once, until somebody from there is let in. */
+  #reportRefused(remote: string, reason: string): void {
+    const told = this.#refused.get(remote) ?? new Set();
+    if (told.has(reason)) return;
+    if (told.size >= MAX_REASONS) told.clear();
+    this.#refused.set(remote, told.add(reason));
+    this.#options.log.warn({ remote }, `peer refused: ${reason}`);
   }
 
   #refusal(hello: Hello): string | undefined {

@@ -57,6 +57,7 @@ describe('the links between two nodes', () => {
       return second.wentBack.length > 5;
     });
     expect(new Set(second.wentBack)).toEqual(new Set([50]));
+    expect(first.warnings.filter((line) => line.includes('peer refused'))).toHaveLength(1);
     await waitFor('node 1 reaches node 2', () => first.links.send(two, { t: 'committed', index: logIndex(1) }));
     await waitFor('node 2 hears node 1', () => second.heard.includes('committed'));
     expect(first.heard).toEqual([]);
