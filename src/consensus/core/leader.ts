@@ -127,7 +127,9 @@ export class Leader {
       let sent = false;
       while (!progress.paused && progress.next <= this.#log.lastIndex && this.#append(to, progress, true)) sent = true;
       if (!sent && progress.state === 'replicate') {
-        if (progress.check && progress.match < this.#log.lastIndex) this.#append(to, progress, false);
+        // What it acknowledged before its vote counted is asked for again, as there may be nothing more to come.
+        const isBehind = progress.match < this.#log.lastIndex || progress.isUncounted;
+        if (progress.check && isBehind) this.#append(to, progress, false);
         else if (progress.toldCommit < Math.min(this.#log.commit, progress.next - 1)) this.#tellCommit(to, progress);
       }
       progress.check = false;

@@ -61,6 +61,11 @@ export class Progress {
     return this.#inflight.length;
   }
 
+  /** Its vote counts, and it has acknowledged more than it is counted for. */
+  get isUncounted(): boolean {
+    return this.learner === null && this.counted < this.#match;
+  }
+
   /** No append that carries entries may be sent now. */
   get paused(): boolean {
     switch (this.#state) {
