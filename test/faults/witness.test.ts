@@ -35,8 +35,8 @@ describe('two nodes and a witness', () => {
   }
 
   const back = (node: number) => waitFor(`node ${node} takes writes`, () => isReady(cluster, node), PATIENCE);
-  const status = async (): Promise<ClusterStatus> => {
-    const response = await fetch(cluster.witnessStatus, { signal: AbortSignal.timeout(2000) });
+  const status = async (of: string | URL = cluster.witnessStatus): Promise<ClusterStatus> => {
+    const response = await fetch(of, { signal: AbortSignal.timeout(2000) });
     return (await response.json()) as ClusterStatus;
   };
 
@@ -111,17 +111,17 @@ describe('two nodes and a witness', () => {
     const notes = (of: string) =>
       JSON.parse(readFileSync(join(of, 'identity.json'), 'utf8')) as {
         log: string;
-        decided: number;
         peers?: Record<string, { decided: number }>;
       };
     await cluster.dev('kill', WITNESS);
     await copyDirectory(directory, `${directory}.old`);
     await cluster.dev('start', WITNESS);
     for (let i = 0; i < 3; i++) await write(1);
-    const { log, decided } = notes(`${directory}.old`);
-    const remembered = (node: number) =>
-      (notes(join(cluster.dir, `node${node}`, 'pgmm')).peers?.[WITNESS]?.decided ?? 0) > decided;
-    await waitFor('the others have noted it down', () => remembered(1) && remembered(2), PATIENCE);
+    const { log } = notes(`${directory}.old`);
+    const { committed } = (await status(new URL('/status', cluster.node(1).metrics))).log;
+    const remember = (node: number) =>
+      (notes(join(cluster.dir, `node${node}`, 'pgmm')).peers?.[WITNESS]?.decided ?? 0) >= committed;
+    await waitFor('the others have noted it down', () => remember(1) && remember(2), PATIENCE);
     await cluster.dev('kill', WITNESS);
     rmSync(directory, { recursive: true });
     renameSync(`${directory}.old`, directory);
