@@ -93,17 +93,13 @@ export async function greet(
   return { hello, challenge };
 }
 
-/** Reads on after `greet`: the acceptor's word that the log went back, or undefined when the connection ends without one. */
-export async function objection(
-  socket: Socket,
-  secret: string,
-  { hello, challenge }: Greeting,
-): Promise<WentBack | undefined> {
-  const line = await readLine(socket).catch(() => undefined);
-  if (line === undefined) return undefined;
+/** Reads on after `greet`: the acceptor's word that the log went back. Rejects when the connection ends without one, or anything else comes. */
+export async function objection(socket: Socket, secret: string, { hello, challenge }: Greeting): Promise<WentBack> {
+  const line = await readLine(socket);
   const { refused, had, proof: given } = JSON.parse(line) as { refused: string; had: LogIndex; proof: unknown };
-  const isProven = sameProof(given, proof(secret, OBJECTOR, hello, `${challenge} ${had}`));
-  return isProven ? { reason: `refused by node ${hello.to}: ${refused}`, had } : undefined;
+  if (!sameProof(given, proof(secret, OBJECTOR, hello, `${challenge} ${had}`)))
+    throw new Error(`node ${hello.to} says something that nothing was asked about`);
+  return { reason: `refused by node ${hello.to}: ${refused}`, had };
 }
 
 /**

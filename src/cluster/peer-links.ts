@@ -101,11 +101,14 @@ class Outgoing {
   #onReady(socket: net.Socket, greeting: Greeting): void {
     if (this.#stopped || socket.destroyed) return;
     // Reading on is how its end is noticed, too.
-    void objection(socket, this.#options.secret, greeting).then((wentBack) => {
-      if (wentBack === undefined) return;
-      socket.destroy(new Error(wentBack.reason));
-      this.#options.onWentBack(wentBack.had, wentBack.reason);
-    });
+    objection(socket, this.#options.secret, greeting).then(
+      ({ had, reason }) => {
+        socket.destroy(new Error(reason));
+        this.#options.onWentBack(had, reason);
+      },
+      // Of no effect when it has ended already.
+      (error: unknown) => socket.destroy(error as Error),
+    );
     this.#packr = new Packr({ sequential: true });
     this.#writer = new FrameWriter(socket);
     this.#lastFailure = '';
