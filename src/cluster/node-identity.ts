@@ -72,11 +72,17 @@ export class NodeIdentity {
 
   /**
    * Another node remembers that this node's log had an entry that it has not. True if that is news: it is durable then, and the next run's `logRefusal`
-   * says so.
+   * says so. Where that fails it is news again the next time.
    */
   async wentBack(had: LogIndex): Promise<boolean> {
-    if (had <= this.#own.decided) return false;
-    await this.#save({ ...this.#own, decided: had });
+    const { decided } = this.#own;
+    if (had <= decided) return false;
+    try {
+      await this.#save({ ...this.#own, decided: had });
+    } catch (error) {
+      this.#own = { ...this.#own, decided };
+      throw error;
+    }
     return true;
   }
 

@@ -432,7 +432,7 @@ export class Proxy {
     try {
       if (await this.#identity.wentBack(had)) over(reason);
     } catch (error) {
-      // Asked about again with the next attempt to reach that node.
+      // It is told again with the next attempt to reach that node.
       this.#log.error({ err: error }, 'that the decision log went back could not be noted down');
     }
   }

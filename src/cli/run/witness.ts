@@ -189,12 +189,14 @@ export class Witness {
 
   /** An older copy of this log looks whole to this witness. The next run begins a new one, and is let in by the others. */
   async #onWentBack(had: LogIndex, reason: string, over: (reason: string) => void): Promise<void> {
-    if (had <= this.#own.decided) return;
+    const { decided } = this.#own;
+    if (had <= decided) return;
     try {
       await this.#keep({ decided: had });
       over(reason);
     } catch (error) {
-      // Asked about again with the next attempt to reach that node.
+      // It is told again with the next attempt to reach that node, and must be news then.
+      this.#own = { ...this.#own, decided };
       this.#log.error({ err: error }, 'that the decision log went back could not be noted down');
     }
   }
