@@ -430,7 +430,9 @@ export class Proxy {
   /** An older copy of this log looks whole to this node. It takes no part with it from the next run on, which begins at once. */
   async #onWentBack(had: LogIndex, reason: string, over: (reason: string) => void): Promise<void> {
     try {
-      if (await this.#identity.wentBack(had)) over(reason);
+      const isNews = await this.#identity.wentBack(had);
+      // A log that is not used anyway is no reason to stop.
+      if (isNews && this.#logRefusal === undefined) over(reason);
     } catch (error) {
       // It is told again with the next attempt to reach that node.
       this.#log.error({ err: error }, 'that the decision log went back could not be noted down');
