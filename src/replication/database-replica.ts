@@ -82,6 +82,8 @@ export class DatabaseReplica {
   /** Transactions that change the schema, until they are committed here. */
   readonly #ddl = new Set<Gid>();
   readonly #committingDdl = new Set<Gid>();
+  /** Counts looks at the schema. */
+  #looks = 0;
   #spare!: ServerConnection;
   #committers: readonly OriginCommitConnection[] = [];
   #oid = '';
@@ -449,10 +451,11 @@ export class DatabaseReplica {
     return rowCount === 1;
   }
 
-  /** COMMIT PREPARED is about to be sent: a replay that waits for the schema change must not go on by what it knew before. */
+  /** COMMIT PREPARED is about to be sent: neither a replay that waits for the schema change nor a session may go on by what was known before. */
   onCommitting(gid: Gid): void {
     if (!this.#ddl.has(gid)) return;
     this.#committingDdl.add(gid);
+    this.#safety = { ...this.#safety, unsettled: true };
     this.#pool.schemaChanged(true);
   }
 
@@ -461,7 +464,10 @@ export class DatabaseReplica {
     if (!this.#ddl.delete(gid)) return;
     this.#committingDdl.delete(gid);
     this.#pool.schemaChanged(this.#committingDdl.size > 0);
-    this.#safety = await loadSafety(this.#control);
+    const look = ++this.#looks;
+    const found = await loadSafety(this.#control);
+    const isSettled = look === this.#looks && this.#committingDdl.size === 0;
+    this.#safety = isSettled ? found : { ...found, unsettled: true };
   }
 
   close(): void {

@@ -116,8 +116,11 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
-  /** What the transaction in progress has locked, it has locked since this position in the WAL; undefined: nothing, as far as is known. */
-  locksSince: Lsn | undefined;
+  /** Positions in the WAL before the first statement of the transaction in progress, and before the first whose text may lock something. */
+  #runsSince: Lsn | undefined;
+  #locksSince: Lsn | undefined;
+  /** While it ran there was something that locks rows or tables and that no text shows. */
+  #hidesLocks = false;
   /** The transaction in progress locks whole tables; see `ConflictVictim.standing`. */
   stands = false;
   /** The first transaction of this client that lost a conflict since its last commit. */
@@ -188,14 +191,27 @@ export class Context implements ContextParts {
     this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;
-    this.locksSince = undefined;
+    this.#runsSince = undefined;
+    this.#locksSince = undefined;
+    this.#hidesLocks = false;
     this.stands = false;
   }
 
   /** To be called before a statement of a transaction is sent. `byText`: it looks as if it locked rows or tables. */
   mayLock(byText: boolean): void {
-    if (!byText && !this.classifier.hidesLocks) return;
-    this.locksSince ??= this.locks.position(this.database);
+    if (this.classifier.hidesLocks) this.#hidesLocks = true;
+    if (this.#runsSince !== undefined && (!byText || this.#locksSince !== undefined)) return;
+    const position = this.locks.position(this.database);
+    this.#runsSince ??= position;
+    if (byText) this.#locksSince = position;
+  }
+
+  /**
+   * What the transaction in progress has locked, it has locked since this position in the WAL; undefined: nothing, as far as is known. A function
+   * that locks may have been made while the transaction ran: then a statement may have found it that was sent before anybody knew.
+   */
+  get locksSince(): Lsn | undefined {
+    return this.#hidesLocks || this.classifier.hidesLocks ? this.#runsSince : this.#locksSince;
   }
 
   /** A statement that locks whole tables comes next: the transaction has its name, and with it its priority, from here on. */

@@ -237,9 +237,14 @@ export class Engine implements ConflictVictim {
       this.#procedure = undefined;
       return true;
     }
-    this.#procedure = this.#ownBusiness();
+    this.#procedure = this.#lostConflict();
     if (this.#procedure !== undefined) return true;
+    // Whatever were sent now, be it the session's own statement, the request could hit.
     if (this.#context.cancel?.done === false) return false;
+    if (this.#link.queue.length === 0) {
+      this.#procedure = this.#ownBusiness();
+      if (this.#procedure !== undefined) return true;
+    }
     if (!this.#hasTurn && this.#beginsSomething) {
       const turn = this.#context.takeTurn();
       if (turn !== undefined) {
@@ -270,16 +275,17 @@ export class Engine implements ConflictVictim {
     return true;
   }
 
-  /** What comes before the client's next message. */
+  #lostConflict(): Procedure | undefined {
+    const { open } = this.#link;
+    if (this.#context.aborted === undefined || this.idle) return undefined;
+    return open === undefined ? loseConflict(this.#context) : new Batch(this.#context, open).run(false);
+  }
+
+  /** What comes before the client's next message, when nothing is under way. */
   #ownBusiness(): Procedure | undefined {
     const context = this.#context;
-    const { queue, open } = this.#link;
-    if (context.aborted !== undefined) {
-      if (this.idle) context.aborted = undefined;
-      else if (open === undefined) return loseConflict(context);
-      else return new Batch(context, open).run(false);
-    }
-    if (queue.length > 0) return undefined;
+    // Nothing is left of it.
+    if (this.idle) context.aborted = undefined;
     if (this.#link.status === 'I') {
       context.doomed = undefined;
       if (!this.#hasTurn) context.endTurn('other');

@@ -66,7 +66,9 @@ export class Classifier {
 
   /** A transaction may have taken advisory locks that no text shows. */
   get hidesAdvisoryLocks(): boolean {
-    return this.#followLocks && (this.#safety().hiddenAdvisory?.functions.size ?? 0) > 0;
+    if (!this.#followLocks) return false;
+    const { hiddenAdvisory, unsettled } = this.#safety();
+    return unsettled === true || (hiddenAdvisory?.functions.size ?? 0) > 0;
   }
 
   examine(bytes: Buffer, start: number, end: number): Verdict {
@@ -98,7 +100,8 @@ export class Classifier {
 
   /** Functions, triggers or views of the database lock rows or tables, so that no text tells whether a statement does. */
   get hidesLocks(): boolean {
-    return this.#safety().hidesLocks;
+    const { hidesLocks, unsettled } = this.#safety();
+    return hidesLocks || unsettled === true;
   }
 
   #names(): NameHashes {

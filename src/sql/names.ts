@@ -11,6 +11,8 @@ export interface SafetyNames {
   readonly hiddenAdvisory?: HiddenLocks;
   /** Some function, rule or view locks rows or tables. */
   readonly hidesLocks: boolean;
+  /** A schema change is being committed, or has been and was not looked at yet: there may be more than is said here. */
+  readonly unsettled?: true;
 }
 
 /**

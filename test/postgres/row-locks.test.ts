@@ -1,4 +1,4 @@
-import type pg from 'pg';
+import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installedBin } from '../support/postgres.ts';
 import { ReplayCluster } from '../support/replay-cluster.ts';
@@ -154,6 +154,21 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     await c.run('CREATE TRIGGER on_note BEFORE INSERT ON note FOR EACH ROW EXECUTE FUNCTION on_note()');
     expect(await race(['SELECT 1'], ['INSERT INTO bare VALUES (3)'])).toEqual(['40001']);
     await c.run('DROP TRIGGER on_note ON note', 'DROP FUNCTION on_note, touch', 'DROP VIEW locked');
+  });
+
+  it('sees a lock in a function that was made a moment ago, and was not looked at yet', async () => {
+    const direct = new pg.Client({ connectionString: c.cluster.node(1).postgresUri });
+    await direct.connect();
+    // Where a look at the schema has to wait, and nothing else.
+    await direct.query('BEGIN; LOCK TABLE pg_catalog.pg_policy');
+    try {
+      await c.client(1).query(`CREATE FUNCTION late() RETURNS void LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM FROM t WHERE id = 1 FOR SHARE; END $$`);
+      expect(await race(['SELECT late()'], [VALUED])).toEqual(['40001']);
+    } finally {
+      await direct.end();
+    }
+    await c.client(1).query('DROP FUNCTION late');
   });
 
   it('prevents write skew', async () => {

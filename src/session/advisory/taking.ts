@@ -10,6 +10,7 @@ import { statementWith } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import { readParameterTypes, readParameters } from '../../wire/frontend-fields.ts';
 import { InjectedSegment } from '../segments.ts';
+import { failureOf } from '../procedures/commit.ts';
 import { heldLocks, HELD_SQL } from './held.ts';
 
 /** Numbers of try_ calls that the cluster denies, or the ErrorResponse. */
@@ -43,7 +44,8 @@ export function* takeLocks(context: Context, locks: LockStatement, asked: Inject
   yield* answered(asked);
   const row = asked.rows.at(0);
   // Most often a key that is out of range, which the statement itself would have failed with.
-  if (row === undefined) return { error: asked.failed ?? errorResponse(new PgError('XX000', 'no keys to lock')) };
+  if (row === undefined)
+    return { error: failureOf(context, asked.failed ?? errorResponse(new PgError('XX000', 'no keys to lock'))) };
   const refusal = locks.calls.some(isTaking) ? context.commits.refusal() : undefined;
   if (refusal !== undefined) return { error: errorResponse(notMember(refusal)) };
   const [lockTimeout, statementTimeout, deadlockTimeout, backend] = row.slice(-4).map(Number);

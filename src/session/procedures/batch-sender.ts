@@ -1,7 +1,7 @@
 import { answered } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
 import { SYNC } from '../injected.ts';
-import { takeAbort } from './commit.ts';
+import { failureOf } from './commit.ts';
 import { ClientSegment, PassSegment } from '../segments.ts';
 import type { InjectedSegment, Segment, Skip } from '../segments.ts';
 
@@ -35,7 +35,7 @@ export class BatchSender {
   /** Notices an error that has come in the meantime. The client knows its own; that of the BEGIN it must be told. */
   look(): void {
     if (this.failed) return;
-    if (this.begin?.failed !== undefined) this.#context.client.push(takeAbort(this.#context) ?? this.begin.failed);
+    if (this.begin?.failed !== undefined) this.#context.client.push(failureOf(this.#context, this.begin.failed));
     this.failed = this.begin?.failed !== undefined || this.segment?.failed !== undefined;
   }
 

@@ -13,7 +13,7 @@ import type { Segment } from '../segments.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { Repetition } from './batch-sender.ts';
 import type { Prepared } from '../statements.ts';
-import { askWhetherWritten, commitTransaction, rollBack } from './commit.ts';
+import { askWhetherWritten, commitTransaction, failureOf, rollBack } from './commit.ts';
 import { announceDdl, endDdl } from './ddl.ts';
 import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { failTransaction, poison } from './fail.ts';
@@ -397,7 +397,7 @@ export class Batch {
       const step = context.inject('extended', kind.sql);
       yield* answered(step);
       if (step.failed !== undefined) {
-        context.client.push(step.failed);
+        context.client.push(failureOf(context, step.failed));
         this.#fail();
         return;
       }
@@ -441,6 +441,7 @@ export class Batch {
     const context = this.#context;
     const lost = context.aborted;
     if (this.#block === 'none' || lost === undefined) {
+      yield* uncancelled(context);
       context.aborted = undefined;
       return;
     }

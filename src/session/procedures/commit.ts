@@ -84,14 +84,15 @@ function* commitRead(context: Context, style: Style): Procedure<CommitError> {
   yield* answered(commit);
   context.forgetTransaction();
   context.hooks.count('read_only');
-  return commit.failed;
+  return commit.failed === undefined ? undefined : failureOf(context, commit.failed);
 }
 
 function* commitWrite(context: Context, style: Style, everywhere: boolean): Procedure<CommitError> {
   const gid = context.transactionName();
   const { link, hooks } = context;
   context.committing = true;
-  if (context.locksSince !== undefined) context.locks.carry(gid, context.locksSince);
+  const { locksSince } = context;
+  if (locksSince !== undefined) context.locks.carry(gid, locksSince);
   const prepare = context.inject(style, `PREPARE TRANSACTION ${literal(gid)}`);
   const pending = context.commits.begin(gid, context.database, everywhere ? 'remote_apply' : 'on');
   let outcome: CommitOutcome | undefined;
@@ -168,4 +169,9 @@ export function takeAbort(context: Context): Buffer | undefined {
   if (aborted === undefined) return undefined;
   aborted.told = true;
   return errorResponse(aborted.error);
+}
+
+/** What the client is told where a statement of the session's own has failed, which a lost conflict may be behind. */
+export function failureOf(context: Context, failed: Buffer): Buffer {
+  return takeAbort(context) ?? failed;
 }

@@ -3,6 +3,7 @@ import type { Context, Procedure } from '../context.ts';
 import { literal } from '../../runtime/sql-text.ts';
 import type { Style } from '../injected.ts';
 import { errorResponse } from '../../wire/backend-messages.ts';
+import { failureOf } from './commit.ts';
 
 /** Settings that change what a schema statement means or makes. */
 const SETTINGS = [
@@ -29,7 +30,7 @@ export function* announceDdl(context: Context, style: Style, statement: string):
   }
   const state = context.injectFixed(style, STATE_SQL);
   yield* answered(state);
-  if (state.failed !== undefined) return state.failed;
+  if (state.failed !== undefined) return failureOf(context, state.failed);
   const [role, sessionRole, ...values] = state.rows[0];
   const settings: Record<string, string> = {};
   SETTINGS.forEach((name, i) => {
@@ -49,8 +50,9 @@ export function* announceDdl(context: Context, style: Style, statement: string):
     `SELECT pg_catalog.pg_logical_emit_message(true, 'pgmm:ddl', pg_catalog.decode('${content}', 'hex')), pg_catalog.set_config('multimaster.ddl', ${literal(token)}, true)`,
   );
   yield* answered(announced);
-  if (announced.failed === undefined) context.stand();
-  return announced.failed;
+  if (announced.failed !== undefined) return failureOf(context, announced.failed);
+  context.stand();
+  return undefined;
 }
 
 /** After it: not every schema statement fires an event trigger, and the next one must be announced anew. */

@@ -74,9 +74,9 @@ export function* loseConflict(context: Context): Procedure {
   yield* replaceBlock(context);
 }
 
-/** Switches default_transaction_read_only on again after the client's side switched it off. */
+/** Switches default_transaction_read_only on again after the client's side switched it off. Tried again where it fails, by statement_timeout for one. */
 export function* rearm(context: Context): Procedure {
   const step = context.injectFixed('extended', 'SET default_transaction_read_only = on');
   yield* answered(step);
-  context.link.netArmed = true;
+  if (step.failed === undefined) context.link.netArmed = true;
 }

@@ -278,6 +278,7 @@ export class Script {
     // In a read-only or failed transaction PostgreSQL's own error is the answer.
     if (context.link.status === 'E' || context.link.clientReadOnly) return yield* this.#plain(part);
     this.#ensureBlock();
+    context.mayLock(part.locks);
     const sql = this.#text.slice(part.start, part.end);
     const error = yield* announceDdl(context, 'simple', sql.trim());
     if (error !== undefined) {

@@ -4,7 +4,7 @@ import type { Context, Procedure } from '../context.ts';
 import type { Style } from '../injected.ts';
 import { InjectedSegment } from '../segments.ts';
 import type { ClientSegment, Skip } from '../segments.ts';
-import { askWhetherWritten, commitTransaction, rollBack, takeAbort } from './commit.ts';
+import { askWhetherWritten, commitTransaction, failureOf, rollBack } from './commit.ts';
 
 export interface WrappedMessage {
   /** A Query or a FunctionCall, unchanged. */
@@ -56,7 +56,7 @@ function* concludeImplicit(
   if (asked !== undefined) yield* answered(asked);
   const failed = begin?.failed ?? statement?.failed;
   if (failed !== undefined) {
-    if (begin?.failed !== undefined) context.client.push(takeAbort(context) ?? begin.failed);
+    if (begin?.failed !== undefined) context.client.push(failureOf(context, begin.failed));
     yield* rollBack(context, style);
     return;
   }
@@ -95,6 +95,6 @@ export function* checkOnly(context: Context, check: Buffer): Procedure {
   yield* answered(segment);
   if (segment.failed === undefined)
     context.sendError(refused('the query is not understood', 'Send its statements one by one.'));
-  else context.client.push(segment.failed);
+  else context.client.push(failureOf(context, segment.failed));
   context.sendReady();
 }

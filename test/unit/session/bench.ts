@@ -7,11 +7,12 @@ import { Engine } from '../../../src/session/engine.ts';
 import type { SessionEvent } from '../../../src/session/context.ts';
 import type { CommitOutcome } from '../../../src/session/ports.ts';
 import { Classifier } from '../../../src/sql/classifier.ts';
+import type { SafetyNames } from '../../../src/sql/names.ts';
 import { describe as lines } from '../../postgres/session-raw.ts';
 import type { Received } from '../../postgres/session-raw.ts';
 import { FakeServer } from './fake-server.ts';
 
-const NAMES = { volatileNames: new Set<string>(), taintedRelations: new Set<string>(), hidesLocks: false };
+const NAMES: SafetyNames = { volatileNames: new Set(), taintedRelations: new Set(), hidesLocks: false };
 
 function messages(bytes: Buffer): Received[] {
   const all: Received[] = [];
@@ -49,6 +50,12 @@ export class Bench {
   later: Promise<CommitOutcome> | undefined;
   #client: Buffer = Buffer.alloc(0);
   readonly #cut: (length: number) => number;
+  names = NAMES;
+  /** Of the WAL. */
+  position = 0x10;
+  /** The session's cancel requests are on their way until `cancelArrives` is called. */
+  cancelsTakeTime = false;
+  cancelArrives: () => void = () => undefined;
 
   constructor({ cut = (length) => length, statementRetries = 0 }: BenchOptions = {}) {
     this.#cut = cut;
@@ -87,10 +94,10 @@ export class Bench {
       },
       ddl: { announce: () => ({ message: 'm', token: 't' }) },
       locks: {
-        position: () => lsn(0x10n),
+        position: () => lsn(BigInt(this.position)),
         carry: (gid, since) => this.carried.push(`${gid} ${formatLsn(since)}`),
       },
-      classifier: new Classifier(() => NAMES),
+      classifier: new Classifier(() => this.names),
       hooks: {
         log: pino({ level: 'silent' }),
         count: (event) => this.events.push(event),
@@ -98,11 +105,12 @@ export class Bench {
       },
       cancel: () => {
         const request = { done: false };
-        queueMicrotask(() => {
+        this.cancelArrives = () => {
           this.#feed(this.server.interrupt(), (part) => this.engine.fromServer(part));
           request.done = true;
           this.engine.resume();
-        });
+        };
+        if (!this.cancelsTakeTime) queueMicrotask(() => this.cancelArrives());
         return request;
       },
       onKey: () => undefined,
@@ -117,6 +125,12 @@ export class Bench {
     this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
     this.#exchange();
     this.#client = Buffer.alloc(0);
+  }
+
+  /** Somebody else has cancelled what the server does. */
+  interrupt(): void {
+    this.#feed(this.server.interrupt(), (part) => this.engine.fromServer(part));
+    this.#exchange();
   }
 
   /** The server goes on with what it was told to hold. */

@@ -174,6 +174,34 @@ describe('a session, with its bytes cut at every place', () => {
     expect(bench.carried).toEqual(carried);
   });
 
+  it('is not taken for read-only again before it is', async () => {
+    const bench = new Bench();
+    bench.server.held.push('SET');
+    await bench.say(send.query('SELECT UNARMED'));
+    // By statement_timeout, for one.
+    bench.interrupt();
+    await bench.say(send.query('SELECT 1'));
+    const sent = bench.server.executed.filter((sql) => !sql.includes('read_level'));
+    expect(sent).toEqual([
+      'SELECT UNARMED',
+      'SET default_transaction_read_only = on',
+      'SET default_transaction_read_only = on',
+      'SELECT 1',
+    ]);
+  });
+
+  it('takes along what a function locked that was made while the transaction ran', async () => {
+    const bench = new Bench();
+    await bench.say(...['BEGIN', 'INSERT 1', 'INSERT 2'].map((sql) => send.query(sql)));
+    bench.position = 0x20;
+    bench.names = { ...bench.names, unsettled: true };
+    await bench.say(send.query('INSERT 3'), send.query('COMMIT'));
+    expect(bench.carried).toEqual(['gid-1 0/10']);
+    bench.names = { ...bench.names, unsettled: undefined };
+    await bench.say(send.query('INSERT 4'));
+    expect(bench.carried).toHaveLength(1);
+  });
+
   it('ends a protocol violation by the server', () => {
     const bench = new Bench();
     const ready = Buffer.concat([Buffer.from('Z'), Buffer.from([0, 0, 0, 5]), Buffer.from('I')]);

@@ -30,7 +30,7 @@ export class FakeServer {
   readonly failures: string[] = [];
   /** So many of the next INSERTs wait until they are interrupted. */
   waits = 0;
-  /** First words of statements of which the next ones don't begin until they are interrupted or let go. */
+  /** First words of statements, or Close and a name for that message, of which the next ones don't begin until they are interrupted or let go. */
   readonly held: string[] = [];
   #heldText = '';
   #waiting: 'simple' | 'extended' | undefined;
@@ -75,7 +75,7 @@ export class FakeServer {
     const how = this.#waiting;
     this.#waiting = undefined;
     if (how === undefined) throw new Error('nothing is held');
-    const out = this.#carryOut(this.#heldText);
+    const out = this.#heldText.startsWith('Close ') ? [empty('3')] : this.#carryOut(this.#heldText);
     if (how === 'simple') out.push(readyForQuery(this.status));
     return Buffer.concat([...out, this.receive(Buffer.alloc(0))]);
   }
@@ -106,7 +106,7 @@ export class FakeServer {
         return [empty('2')];
       case Frontend.close:
         if (strings[0].startsWith('S')) this.#statements.delete(strings[0].slice(1));
-        return [empty('3')];
+        return this.#holds(`Close ${strings[0].slice(1)}`) ? [] : [empty('3')];
       case Frontend.describe:
         return [empty('n')];
       case Frontend.execute: {
@@ -145,11 +145,15 @@ export class FakeServer {
 
   #run(sql: string): Buffer[] {
     if (!sql.includes('multimaster.read_level')) this.executed.push(sql.replace(/'pgmm:gid', '[^']*'/, 'gid'));
-    if (this.held.length === 0 || !sql.startsWith(this.held[0])) return this.#carryOut(sql);
+    return this.#holds(sql) ? [] : this.#carryOut(sql);
+  }
+
+  #holds(text: string): boolean {
+    if (this.held.length === 0 || !text.startsWith(this.held[0])) return false;
     this.held.shift();
-    this.#heldText = sql;
+    this.#heldText = text;
     this.#waiting = 'extended';
-    return [];
+    return true;
   }
 
   #carryOut(sql: string): Buffer[] {
@@ -208,7 +212,9 @@ export class FakeServer {
     if (sql.includes('multimaster.read_level')) return [READ_SETTINGS, commandComplete('SELECT 1')];
     if (!sql.includes('if_assigned')) {
       const { description, row } = textRow('c', 'value');
-      return [description, row, commandComplete('SELECT 1')];
+      // As a function can.
+      const report = sql.includes('UNARMED') ? [parameterStatus('default_transaction_read_only', 'off')] : [];
+      return [description, row, commandComplete('SELECT 1'), ...report];
     }
     const { row } = textRow('c', 'on');
     // Two columns: the message's position or NULL, and synchronous_commit.

@@ -155,6 +155,20 @@ describe('an abort that hits what the session itself has sent', () => {
     },
   );
 
+  it.each([
+    ['COMMIT of a transaction that only read', ['BEGIN', 'SELECT 1', 'COMMIT'], 'COMMIT'],
+    ['what comes before a schema statement', ['BEGIN', 'CREATE TABLE t ()'], 'SELECT current_user'],
+  ])('%s: the client is told of the conflict, once', async (_name, statements, held) => {
+    const bench = losing(0);
+    bench.server.held.push(held);
+    await bench.say(...statements.map((sql) => send.query(sql)));
+    expect(bench.server.held).toEqual([]);
+    bench.engine.abort(OVERRULED);
+    expect((await bench.say())[0]).toBe('E ERROR 40001 another node was first');
+    const next = await bench.say(send.query('SELECT 2'));
+    expect(next.join()).not.toContain('40001');
+  });
+
   it.each(PROTOCOLS)('ROLLBACK: one that comes once more is no news until it has ended, %s', async (_name, say) => {
     const bench = losing(0);
     bench.server.waits = 1;
@@ -187,6 +201,27 @@ describe('an abort that hits what the session itself has sent', () => {
       expect((await bench.say(say)).slice(-2)).toEqual(['C INSERT 0 1', 'Z I']);
     },
   );
+});
+
+describe("a cancel request of the session's own that is still on its way", () => {
+  const OVERRULED = new PgError('40001', 'another node was first');
+
+  it('hits nothing of a batch that is run again, whose names are being taken back', async () => {
+    const bench = losing(1);
+    bench.cancelsTakeTime = true;
+    bench.server.held.push('Close s');
+    expect(await bench.say(send.parse(INSERT, 's'), send.bind([], 's'), send.execute(), send.sync())).toEqual([]);
+    bench.engine.abort(OVERRULED);
+    bench.server.held.push('INSERT');
+    bench.proceed();
+    await bench.say();
+    expect(runs(bench)).toBe(1);
+    bench.cancelArrives();
+    await bench.say();
+    bench.proceed();
+    expect(await bench.say()).toEqual(['1', '2', 'C INSERT 0 1', 'Z I']);
+    expect(runs(bench)).toBe(2);
+  });
 });
 
 describe('what is not run again', () => {
