@@ -75,14 +75,8 @@ export class NodeIdentity {
    * says so. Where that fails it is news again the next time.
    */
   async wentBack(had: LogIndex): Promise<boolean> {
-    const { decided } = this.#own;
-    if (had <= decided) return false;
-    try {
-      await this.#save({ ...this.#own, decided: had });
-    } catch (error) {
-      this.#own = { ...this.#own, decided };
-      throw error;
-    }
+    if (had <= (this.#file.current?.decided ?? 0)) return false;
+    await this.#save({ ...this.#own, decided: Math.max(this.#own.decided, had) as LogIndex });
     return true;
   }
 
@@ -114,11 +108,13 @@ export class NodeIdentity {
       flushed: flushed !== undefined && flushed > postgres.flushed ? flushed : postgres.flushed,
     };
     const has = { ...this.#own, postgres: next, decided: Math.max(this.#own.decided, decided) as LogIndex, peers };
+    // Not what was meant to be saved last: that may have failed.
+    const saved = this.#file.current;
     const isSame =
-      next.committed === postgres.committed &&
-      next.flushed === postgres.flushed &&
-      has.decided === this.#own.decided &&
-      peers === this.#own.peers;
+      next.committed === saved?.postgres?.committed &&
+      next.flushed === saved.postgres.flushed &&
+      has.decided === saved.decided &&
+      peers === saved.peers;
     if (!isSame) await this.#save(has);
   }
 
