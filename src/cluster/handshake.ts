@@ -17,6 +17,8 @@ export interface Hello {
   readonly to: number;
   readonly kind: LinkKind;
   readonly nonce: string;
+  /** Random, made by the process that dials. Earlier versions have none. */
+  readonly run?: string;
 }
 
 /** `control` carries messages in order; `bulk` carries the chunks of large transactions. */

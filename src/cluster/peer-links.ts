@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 import { once } from 'node:events';
 import { Packr } from 'msgpackr';
@@ -49,11 +50,19 @@ interface PeerTraffic {
   received: number;
 }
 
+/** A control connection of a peer, and what the process at its other end calls itself. */
+interface Caller {
+  readonly socket: net.Socket;
+  readonly run: string | undefined;
+  readonly remote: string;
+}
+
 /** One direction of one link: this node dials, and only this node sends. */
 class Outgoing {
   readonly #options: PeerLinksOptions;
   readonly #peer: NodeId;
   readonly #kind: LinkKind;
+  readonly #run: string;
   readonly #traffic: PeerTraffic;
   #writer: FrameWriter | undefined;
   #socket: net.Socket | undefined;
@@ -62,8 +71,12 @@ class Outgoing {
   #stopped = false;
   #lastFailure = '';
 
-  constructor(options: PeerLinksOptions, peer: NodeId, kind: LinkKind, traffic: PeerTraffic) {
+  constructor(
+    options: PeerLinksOptions,
+    { peer, kind, run, traffic }: { peer: NodeId; kind: LinkKind; run: string; traffic: PeerTraffic },
+  ) {
     this.#options = options;
+    this.#run = run;
     this.#traffic = traffic;
     this.#peer = peer;
     this.#kind = kind;
@@ -88,7 +101,8 @@ class Outgoing {
     socket.once('connect', () => {
       tuneSocket(socket, this.#options.keepalive);
       const { self, cluster, secret, ownLog } = this.#options;
-      greet(socket, secret, { cluster, node: self, to: this.#peer, kind: this.#kind }, ownLog).then(
+      const hello = { cluster, node: self, to: this.#peer, kind: this.#kind, run: this.#run };
+      greet(socket, secret, hello, ownLog).then(
         (greeting) => {
           clearTimeout(timer);
           this.#onReady(socket, greeting);
@@ -171,8 +185,8 @@ export class PeerLinks {
   readonly #control = new Map<NodeId, Outgoing>();
   readonly #bulk = new Map<NodeId, Outgoing>();
   readonly #incoming = new Set<net.Socket>();
-  /** The control connection of each peer: a new one ends the one before, so that what was sent earlier can't arrive later. */
-  readonly #current = new Map<NodeId, net.Socket>();
+  /** The control connection of each peer: a new one of the same process ends the one before, so that what was sent earlier can't arrive later. */
+  readonly #current = new Map<NodeId, Caller>();
   /** Why connections were refused of late, by where they came from. */
   readonly #refused = new Map<string, Set<string>>();
   readonly #server: net.Server;
@@ -180,10 +194,11 @@ export class PeerLinks {
 
   constructor(options: PeerLinksOptions) {
     this.#options = options;
+    const shared = { run: randomUUID(), traffic: this.traffic };
     for (const peer of options.peers.keys()) {
       if (peer === options.self) continue;
-      this.#control.set(peer, new Outgoing(options, peer, 'control', this.traffic));
-      this.#bulk.set(peer, new Outgoing(options, peer, 'bulk', this.traffic));
+      this.#control.set(peer, new Outgoing(options, { ...shared, peer, kind: 'control' }));
+      this.#bulk.set(peer, new Outgoing(options, { ...shared, peer, kind: 'bulk' }));
     }
     this.#server = net.createServer({ noDelay: true }, (socket) => this.#accept(socket));
   }
@@ -237,6 +252,13 @@ export class PeerLinks {
     receive(socket, secret, (hello) => this.#refusal(hello), remember).then(
       ({ hello, log: shown }) => {
         clearTimeout(timer);
+        // Another one may have come in the meantime.
+        const doubled = this.#doubled(hello);
+        if (doubled !== undefined) {
+          this.#reportRefused(socket.remoteAddress ?? 'unknown', doubled);
+          socket.destroy();
+          return;
+        }
         this.#refused.delete(socket.remoteAddress ?? 'unknown');
         tuneSocket(socket, keepalive);
         if (hello.kind === 'control') {
@@ -268,14 +290,25 @@ export class PeerLinks {
     if (hello.to !== self) return `this is node ${self}, not node ${hello.to}`;
     if (hello.node === self || !peers.has(hello.node as NodeId))
       return `node ${hello.node} is not one of nodes: in the configuration`;
-    return undefined;
+    return this.#doubled(hello);
+  }
+
+  /**
+   * Two processes that run as one node, by mistake: a copied configuration, a clone of a machine. Whoever came first stays until its connection ends, be it
+   * by silence. Both would vote, or each take the other's place again and again.
+   */
+  #doubled({ node, run }: Hello): string | undefined {
+    const current = this.#current.get(node as NodeId);
+    if (current === undefined || current.socket.destroyed) return undefined;
+    if (run === undefined || current.run === undefined || run === current.run) return undefined;
+    return `another process runs as node ${node} already, and is connected from ${current.remote}`;
   }
 
   #read(socket: net.Socket, hello: Hello): void {
     const from = hello.node as NodeId;
     if (hello.kind === 'control') {
-      this.#current.get(from)?.destroy();
-      this.#current.set(from, socket);
+      this.#current.get(from)?.socket.destroy();
+      this.#current.set(from, { socket, run: hello.run, remote: socket.remoteAddress ?? 'unknown' });
     }
     const unpackr = new Packr({ sequential: true });
     const reader = new FrameReader((body) => {

@@ -13,14 +13,20 @@ describe('the links between two nodes', () => {
   const open: PeerLinks[] = [];
   afterEach(() => Promise.all(open.splice(0).map((links) => links.stop())));
 
-  async function pair(): Promise<(self: 1 | 2, log: ShownLog, logs: PeerLogs, secret?: string) => Promise<End>> {
+  interface Setting {
+    readonly secret?: string;
+    /** Where it listens, if not where the others look for it. */
+    readonly port?: number;
+  }
+
+  async function pair(): Promise<(self: 1 | 2, log: ShownLog, logs: PeerLogs, setting?: Setting) => Promise<End>> {
     const [a, b] = [await freePort(), await freePort()];
     const address = (port: number) => ({ host: '127.0.0.1', port });
     const peers = new Map([
       [one, address(a)],
       [two, address(b)],
     ]);
-    return async (self, log, peerLogs, secret = 'secret') => {
+    return async (self, log, peerLogs, { secret = 'secret', port } = {}) => {
       const wentBack: LogIndex[] = [];
       const heard: string[] = [];
       const warnings: string[] = [];
@@ -28,7 +34,7 @@ describe('the links between two nodes', () => {
         self: nodeId(self),
         cluster: 'test',
         secret,
-        listen: peers.get(nodeId(self))!,
+        listen: port === undefined ? peers.get(nodeId(self))! : address(port),
         peers,
         keepalive: KEEPALIVE,
         silence: 60_000,
@@ -78,13 +84,38 @@ describe('the links between two nodes', () => {
   it('take the word of nobody who does not know the secret', async () => {
     const start = await pair();
     const logs = new PeerLogs({ 2: { log: 'b', decided: logIndex(50), former: [] } });
-    await start(1, { name: 'a', last: logIndex(60) }, logs, 'another secret');
+    await start(1, { name: 'a', last: logIndex(60) }, logs, { secret: 'another secret' });
     const { notes } = logs;
     const second = await start(2, { name: 'b', last: logIndex(49) }, new PeerLogs());
     const isDoubted = () => second.warnings.some((line) => line.includes('does not know this cluster'));
     await waitFor('node 2 has reached somebody', isDoubted);
     expect(second.wentBack).toEqual([]);
     expect(logs.notes).toBe(notes);
+  });
+
+  it.each([
+    ['with a log of its own', 'c'],
+    ['with a copy of the same log', 'b'],
+  ])('let no second process run as a node while the first one does, %s', async (_how, log) => {
+    const start = await pair();
+    const logs = new PeerLogs();
+    const reached = (end: End) => end.links.send(one, { t: 'committed', index: logIndex(1) });
+    const first = await start(1, { name: 'a', last: logIndex(60) }, logs);
+    const second = await start(2, { name: 'b', last: logIndex(49) }, new PeerLogs());
+    await waitFor('node 2 reaches node 1', () => reached(second));
+    await waitFor('node 1 hears node 2', () => first.heard.length === 1);
+    const again = await start(2, { name: log, last: logIndex(49) }, new PeerLogs(), { port: await freePort() });
+    const reason = 'another process runs as node 2 already';
+    await waitFor('it is told so', () => again.warnings.some((line) => line.includes(reason)));
+    expect(reached(again)).toBe(false);
+    expect(again.wentBack).toEqual([]);
+    // The first one was not disturbed.
+    second.links.send(one, { t: 'committed', index: logIndex(2) });
+    await waitFor('node 1 still hears it', () => first.heard.length === 2);
+    expect(second.warnings.filter((line) => !line.includes('ECONNREFUSED'))).toEqual([]);
+
+    await second.links.stop();
+    await waitFor('the second one takes its place', () => reached(again));
   });
 });
 
