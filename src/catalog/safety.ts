@@ -20,8 +20,6 @@ export interface FunctionSafety {
   readonly hiddenAdvisory: HiddenLocks;
   /** Some function, rule or view locks rows or tables, as far as its text tells. */
   readonly hidesLocks: boolean;
-  /** See SafetyNames. */
-  readonly unsettled?: true;
 }
 
 interface FunctionRow {

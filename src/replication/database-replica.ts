@@ -1,7 +1,8 @@
 import { DdlMessages, replayStatements } from '../catalog/ddl-message.ts';
 import { fixGuard, switchGuard } from '../catalog/guard.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
-import { loadSafety, type FunctionSafety } from '../catalog/safety.ts';
+import { loadSafety } from '../catalog/safety.ts';
+import type { SafetyNames } from '../sql/names.ts';
 import { PgError } from '../runtime/errors.ts';
 import { parseLsn, ZERO_LSN, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
@@ -91,7 +92,7 @@ export class DatabaseReplica {
   /** Undefined until there is a slot to read from. */
   #decoder: Decoder | undefined;
   #slots!: DatabaseSlots;
-  #safety!: FunctionSafety;
+  #safety!: SafetyNames;
   /** The end of the WAL when this began. */
   #opened: Lsn = ZERO_LSN;
   #closed = false;
@@ -305,7 +306,7 @@ export class DatabaseReplica {
     return this.#decoder?.received ?? ZERO_LSN;
   }
 
-  get safety(): FunctionSafety {
+  get safety(): SafetyNames {
     return this.#safety;
   }
 
@@ -455,7 +456,7 @@ export class DatabaseReplica {
   onCommitting(gid: Gid): void {
     if (!this.#ddl.has(gid)) return;
     this.#committingDdl.add(gid);
-    this.#safety = { ...this.#safety, unsettled: true };
+    this.#safety = { changingSince: this.received, ...this.#safety };
     this.#pool.schemaChanged(true);
   }
 
@@ -467,7 +468,7 @@ export class DatabaseReplica {
     const look = ++this.#looks;
     const found = await loadSafety(this.#control);
     const isSettled = look === this.#looks && this.#committingDdl.size === 0;
-    this.#safety = isSettled ? found : { ...found, unsettled: true };
+    this.#safety = isSettled ? found : { ...found, changingSince: this.#safety.changingSince };
   }
 
   close(): void {

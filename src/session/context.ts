@@ -211,7 +211,11 @@ export class Context implements ContextParts {
    * that locks may have been made while the transaction ran: then a statement may have found it that was sent before anybody knew.
    */
   get locksSince(): Lsn | undefined {
-    return this.#hidesLocks || this.classifier.hidesLocks ? this.#runsSince : this.#locksSince;
+    const [runs, locks, changing] = [this.#runsSince, this.#locksSince, this.classifier.changingSince];
+    if (this.#hidesLocks || this.classifier.hidesLocks) return runs;
+    if (runs === undefined || changing === undefined) return locks;
+    const hides = changing > runs ? changing : runs;
+    return locks !== undefined && locks < hides ? locks : hides;
   }
 
   /** A statement that locks whole tables comes next: the transaction has its name, and with it its priority, from here on. */

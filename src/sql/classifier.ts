@@ -1,3 +1,4 @@
+import type { Lsn } from '../runtime/ids.ts';
 import { classify } from './classify.ts';
 import type { Statement } from './classify.ts';
 import { examine } from './lexer.ts';
@@ -67,8 +68,8 @@ export class Classifier {
   /** A transaction may have taken advisory locks that no text shows. */
   get hidesAdvisoryLocks(): boolean {
     if (!this.#followLocks) return false;
-    const { hiddenAdvisory, unsettled } = this.#safety();
-    return unsettled === true || (hiddenAdvisory?.functions.size ?? 0) > 0;
+    const { hiddenAdvisory, changingSince } = this.#safety();
+    return changingSince !== undefined || (hiddenAdvisory?.functions.size ?? 0) > 0;
   }
 
   examine(bytes: Buffer, start: number, end: number): Verdict {
@@ -100,8 +101,12 @@ export class Classifier {
 
   /** Functions, triggers or views of the database lock rows or tables, so that no text tells whether a statement does. */
   get hidesLocks(): boolean {
-    const { hidesLocks, unsettled } = this.#safety();
-    return hidesLocks || unsettled === true;
+    return this.#safety().hidesLocks;
+  }
+
+  /** Since this position in the WAL they may, and nobody has looked yet. */
+  get changingSince(): Lsn | undefined {
+    return this.#safety().changingSince;
   }
 
   #names(): NameHashes {

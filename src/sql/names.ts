@@ -1,3 +1,4 @@
+import type { Lsn } from '../runtime/ids.ts';
 import type { HiddenLocks } from './advisory.ts';
 import { LOCK_FUNCTIONS } from './advisory.ts';
 
@@ -11,8 +12,8 @@ export interface SafetyNames {
   readonly hiddenAdvisory?: HiddenLocks;
   /** Some function, rule or view locks rows or tables. */
   readonly hidesLocks: boolean;
-  /** A schema change is being committed, or has been and was not looked at yet: there may be more than is said here. */
-  readonly unsettled?: true;
+  /** A schema change is being committed, or has been and was not looked at yet: since this position in the WAL there may be more than is said here. */
+  readonly changingSince?: Lsn;
 }
 
 /**

@@ -1,7 +1,9 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { PgError } from '../../../src/runtime/errors.ts';
+import { lsn } from '../../../src/runtime/ids.ts';
 import type { CommitOutcome } from '../../../src/session/ports.ts';
 import { errorResponse } from '../../../src/wire/backend-messages.ts';
+import type { SafetyNames } from '../../../src/sql/names.ts';
 import { loadParser } from '../../../src/sql/parser.ts';
 import { send } from '../../postgres/session-raw.ts';
 import { Bench, shorten } from './bench.ts';
@@ -190,16 +192,30 @@ describe('a session, with its bytes cut at every place', () => {
     ]);
   });
 
-  it('takes along what a function locked that was made while the transaction ran', async () => {
+  it.each<[string, Partial<SafetyNames>, string[]]>([
+    ['is being made', { changingSince: lsn(0x18n) }, ['gid-1 0/18']],
+    ['was being made before', { changingSince: lsn(0x8n) }, ['gid-1 0/10']],
+    ['has been made', { hidesLocks: true }, ['gid-1 0/10']],
+    ['has not', {}, []],
+  ])('takes along what a function has locked that %s while the transaction runs', async (_when, names, carried) => {
     const bench = new Bench();
     await bench.say(...['BEGIN', 'INSERT 1', 'INSERT 2'].map((sql) => send.query(sql)));
     bench.position = 0x20;
-    bench.names = { ...bench.names, unsettled: true };
+    const before = bench.names;
+    bench.names = { ...before, ...names };
     await bench.say(send.query('INSERT 3'), send.query('COMMIT'));
-    expect(bench.carried).toEqual(['gid-1 0/10']);
-    bench.names = { ...bench.names, unsettled: undefined };
+    expect(bench.carried).toEqual(carried);
+    bench.names = before;
     await bench.say(send.query('INSERT 4'));
-    expect(bench.carried).toHaveLength(1);
+    expect(bench.carried).toEqual(carried);
+  });
+
+  it('takes along what was locked before a function was made', async () => {
+    const bench = new Bench();
+    await bench.say(...['BEGIN', 'INSERT 1', 'SELECT 1 FOR UPDATE'].map((sql) => send.query(sql)));
+    bench.names = { ...bench.names, changingSince: lsn(0x30n) };
+    await bench.say(send.query('COMMIT'));
+    expect(bench.carried).toEqual(['gid-1 0/10']);
   });
 
   it('ends a protocol violation by the server', () => {
