@@ -143,6 +143,14 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
     expect(await found(['SELECT FROM bare WHERE x = 2 FOR UPDATE'])).toEqual(['bare UPDATE 2|NULL']);
   });
 
+  it.each([
+    ['ALTER TABLE t ADD w int', 'ACCESS EXCLUSIVE'],
+    ['LOCK TABLE t IN EXCLUSIVE MODE', 'EXCLUSIVE'],
+  ])('says nothing of rows of a table that nobody else gets at: %s', async (sql, mode) => {
+    const locked = ['SELECT FROM t WHERE a = 3 FOR UPDATE', 'SELECT FROM parent WHERE id = 4 FOR SHARE'];
+    expect(await found([...locked, sql])).toEqual(['parent SHARE 4', `table t ${mode}`]);
+  });
+
   it('says nothing of rows that the transaction made itself', async () => {
     expect(await found(["INSERT INTO t VALUES (99, 'x')", 'SELECT FROM t WHERE a = 99 FOR UPDATE'])).toEqual([]);
   });

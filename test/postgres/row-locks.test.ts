@@ -156,6 +156,21 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     await c.run('DROP TRIGGER on_note ON note', 'DROP FUNCTION on_note, touch', 'DROP VIEW locked');
   });
 
+  it('takes schema changes along where every transaction may have locked something', async () => {
+    await c.run(
+      `CREATE FUNCTION touch() RETURNS void LANGUAGE sql AS 'SELECT FROM t WHERE id = 1 FOR SHARE'`,
+      'CREATE SCHEMA app CREATE TABLE inside (id int PRIMARY KEY, v int) CREATE TABLE other (id int PRIMARY KEY)',
+      'INSERT INTO app.inside VALUES (1, 0)',
+    );
+    const lock = 'SELECT FROM app.inside FOR UPDATE';
+    await c.run(lock, 'UPDATE app.inside SET v = 1', 'ALTER TABLE app.inside ADD w int', 'UPDATE app.inside SET w = v');
+    await c.run(lock, 'ALTER TABLE app.inside RENAME TO renamed', 'UPDATE app.renamed SET v = 2');
+    await c.run('DROP TABLE app.other', 'CREATE INDEX other ON app.renamed (v)', 'SELECT FROM app.renamed FOR SHARE');
+    await c.run('SELECT FROM app.renamed FOR UPDATE', 'DROP SCHEMA app CASCADE', NOTES[0]);
+    await c.expectSame();
+    await c.run('DROP FUNCTION touch');
+  });
+
   it('sees a lock in a function that was made a moment ago, and was not looked at yet', async () => {
     const direct = new pg.Client({ connectionString: c.cluster.node(1).postgresUri });
     await direct.connect();

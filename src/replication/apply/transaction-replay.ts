@@ -30,6 +30,8 @@ const CHECK_DEFERRED = `DO $$ BEGIN
 EXCEPTION WHEN unique_violation OR exclusion_violation THEN
 END $$`;
 
+const GONE = 'undefined_table OR invalid_schema_name OR wrong_object_type';
+
 const EMIT_BYTES = 'SELECT pg_catalog.pg_logical_emit_message(true, $1, $2::pg_catalog.bytea)';
 
 /** What was found out about local tables, shared by the transactions of one session until the schema changes. */
@@ -229,13 +231,13 @@ export class TransactionReplay {
   /**
    * What the origin had locked without changing it, so that nobody here can have what excludes it. A row that is not here has been
    * removed by a transaction that the origin has not heard of yet, and that its own replay there will meet; a table that is not
-   * here has been renamed or dropped by this transaction.
+   * here, or is something else, has been renamed or dropped by this transaction, whose replay holds what that takes.
    */
   async #lock({ tables, rows }: Locks): Promise<void> {
     const { pipeline } = this.#context;
     for (const { schema, table, mode } of tables) {
       const statement = `LOCK TABLE ONLY ${tableName({ schema, name: table })} IN ${mode} MODE`;
-      pipeline.once(`DO ${literal(`BEGIN ${statement}; EXCEPTION WHEN undefined_table THEN NULL; END`)}`);
+      pipeline.once(`DO ${literal(`BEGIN ${statement}; EXCEPTION WHEN ${GONE} THEN NULL; END`)}`);
     }
     for (const locked of rows) {
       const table = await this.#lockedTable(locked);

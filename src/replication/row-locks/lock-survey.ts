@@ -20,6 +20,11 @@ export interface LockQuestion {
   readonly to: Lsn;
 }
 
+type LockedTable = Omit<RowLocks, 'mode' | 'rows'>;
+
+const nameOf = ({ schema, table }: { readonly schema: string; readonly table: string }): string =>
+  tableName({ schema, name: table });
+
 /** Bytes of WAL that are read at once; in between other work goes on. */
 const CHUNK = 512 * 1024;
 /** Rows that are looked up by one statement, and that one record names. */
@@ -47,6 +52,9 @@ const TABLE_MODES: ReadonlyMap<string, string> = new Map([
   ['ExclusiveLock', 'EXCLUSIVE'],
   ['AccessExclusiveLock', 'ACCESS EXCLUSIVE'],
 ]);
+
+/** Those that leave nobody else a row to lock or change. Under ACCESS EXCLUSIVE, which ALTER TABLE takes, the survey could not even read there. */
+const COVERS_ROWS: ReadonlySet<string> = new Set(['EXCLUSIVE', 'ACCESS EXCLUSIVE']);
 
 /** Tables of which nothing is replicated. */
 const REPLICATED = `c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND c.oid >= 16384 AND n.nspname <> 'multimaster'`;
@@ -116,8 +124,12 @@ export class LockSurvey {
     const [found, tables] = await Promise.all([this.#readLocks(question), this.#tables(xid)]);
     const records: Buffer[] = [];
     if (tables.length > 0) records.push(encodeLocks({ tables, rows: [] }));
+    const covered = new Set(tables.filter(({ mode }) => COVERS_ROWS.has(mode)).map(nameOf));
     for (const file of found.locked()) {
-      for await (const rows of this.#rows(file, found.xids)) records.push(encodeLocks({ tables: [], rows: [rows] }));
+      const target = await this.#describe(file);
+      if (target === undefined || covered.has(nameOf(target))) continue;
+      for await (const rows of this.#rows(target, file, found.xids))
+        records.push(encodeLocks({ tables: [], rows: [rows] }));
     }
     return records;
   }
@@ -175,16 +187,20 @@ export class LockSurvey {
     }));
   }
 
+  /** The table that a file belongs to; undefined for what is not replicated, and for a table that this transaction has made. */
+  async #describe({ file }: LockedFile): Promise<LockedTable | undefined> {
+    const described = await this.#connection.query(`EXECUTE table_of_file (${file.tablespace}, ${file.node})`);
+    if (described.length === 0) return undefined;
+    const [schema, table, byKey, names] = described[0];
+    const columns = JSON.parse(names ?? '[]') as string[];
+    return { schema: schema ?? '', table: table ?? '', columns, byKey: byKey === 't' };
+  }
+
   /**
    * The keys of locked rows, which nobody else can have changed since. A row that this transaction has made itself is not to be
    * seen from here, and nobody else knows it either.
    */
-  async *#rows({ file, rows }: LockedFile, xids: ReadonlySet<number>): AsyncIterable<RowLocks> {
-    const described = await this.#connection.query(`EXECUTE table_of_file (${file.tablespace}, ${file.node})`);
-    if (described.length === 0) return;
-    const [schema, table, byKey, names] = described[0];
-    const columns = JSON.parse(names ?? '[]') as string[];
-    const target = { schema: schema ?? '', table: table ?? '', columns, byKey: byKey === 't' };
+  async *#rows(target: LockedTable, { rows }: LockedFile, xids: ReadonlySet<number>): AsyncIterable<RowLocks> {
     for (const [strength, places] of await this.#byStrength(rows, xids)) {
       for (let at = 0; at < places.length; at += ROWS_AT_ONCE) {
         const found = await this.#keys(target, places.slice(at, at + ROWS_AT_ONCE));
@@ -214,10 +230,7 @@ export class LockSurvey {
     return own.reduce((a, b) => (a === undefined || (b !== undefined && b > a) ? b : a), undefined);
   }
 
-  #keys(
-    { schema, table, columns }: Pick<RowLocks, 'schema' | 'table' | 'columns'>,
-    places: readonly string[],
-  ): Promise<(Buffer | null)[][]> {
+  #keys({ schema, table, columns }: LockedTable, places: readonly string[]): Promise<(Buffer | null)[][]> {
     const name = tableName({ schema, name: table });
     // Where it is by now: under FOR KEY SHARE others may have changed the row, all but its key.
     const sql = `SELECT ${columns.map(quote).join(', ')} FROM ONLY ${name}
