@@ -441,8 +441,9 @@ export class Batch {
     const context = this.#context;
     const lost = context.aborted;
     if (this.#block === 'none' || lost === undefined) {
-      yield* uncancelled(context);
+      // First, as the requests go on until then, and what was sent may wait for the client's Sync.
       context.aborted = undefined;
+      yield* uncancelled(context);
       return;
     }
     yield* this.#sender.cut();

@@ -224,6 +224,15 @@ describe("a cancel request of the session's own that is still on its way", () =>
   });
 });
 
+describe('an abort that comes when nothing of a transaction has been sent', () => {
+  it('does not keep a batch from going on that waits for its client', async () => {
+    const bench = losing(0, { statementRetries: 0 });
+    expect(await bench.say(send.close('s'), send.flush())).toEqual(['3']);
+    bench.engine.abort(new PgError('40001', 'too late'));
+    expect(await bench.say(send.run(INSERT), send.sync())).toEqual(['1', '2', 'C INSERT 0 1', 'Z I']);
+  });
+});
+
 describe('what is not run again', () => {
   it.each<[string, Buffer[], string[]]>([
     ['rows beyond the buffer', [send.query('INSERT 1 RETURNING 80000')], [expect.stringMatching(/^D/) as string]],
