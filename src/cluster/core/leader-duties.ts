@@ -83,6 +83,11 @@ export class LeaderDuties {
     if (beat.postgres && beat.epoch === this.#overlay.members.get(from)) this.#lastGood.set(from, now);
   }
 
+  /** This node is a working member under this epoch: nobody sends itself a beat. */
+  onOwnTick(epoch: Epoch, now: number): void {
+    if (epoch === this.#overlay.members.get(this.#settings.self)) this.#lastGood.set(this.#settings.self, now);
+  }
+
   /**
    * Members to exclude now: silent, without their PostgreSQL, or under an epoch that they do not know of, for longer than
    * `heartbeat.timeout`. The reason is for operators.
@@ -90,7 +95,6 @@ export class LeaderDuties {
   overdue(now: number): { node: NodeId; epoch: Epoch; reason: string }[] {
     const overdue: { node: NodeId; epoch: Epoch; reason: string }[] = [];
     for (const [node, epoch] of this.#overlay.members) {
-      if (node === this.#settings.self) continue;
       const silent = now - Math.max(this.#lastGood.get(node) ?? 0, this.#born);
       if (silent >= this.#settings.heartbeatTimeout) {
         overdue.push({ node, epoch, reason: `no sign of life as a member for ${Math.round(silent)} ms` });

@@ -542,6 +542,7 @@ export class NodeCore {
     this.#now = now;
     this.#wall = wall;
     this.#coordinate({ type: 'tick', now });
+    if (this.#state === 'member') this.#proposals.duties?.onOwnTick(this.#epoch, now);
     this.#proposals.tick(now);
     this.#locks.tick(now);
     this.#reportDown();

@@ -301,3 +301,22 @@ test('a node whose writes would reach nobody takes none, and is a member that vo
   story.step({ type: 'readiness', problem: undefined });
   expect(story.core.refusal).toBeUndefined();
 });
+
+test('a leader that is no working member of its own cluster is excluded as any other node is', () => {
+  const excluded = (story: Story) =>
+    [story.tick(), story.tick(2000)]
+      .flat()
+      .filter((effect) => effect.type === 'append' && effect.command.type === 'exclude');
+  const leads: NodeEvent = { type: 'leadership', leader: one, term: 2, ready: true };
+  // Its log holds the admission of an earlier run, and what it lacks is to be had nowhere.
+  const story = new Story(2);
+  story.admit(1);
+  story.admit(2);
+  story.step(leads);
+  expect(excluded(story)).toMatchObject([{ command: { node: one, epoch: 1 } }]);
+
+  const member = new Story().join();
+  member.admit(2);
+  member.step(leads);
+  expect(excluded(member)).toMatchObject([{ command: { node: two, epoch: 2 } }]);
+});
