@@ -3,6 +3,7 @@ import { fixGuard, switchGuard } from '../catalog/guard.ts';
 import { installCatalog, PUBLICATION } from '../catalog/install.ts';
 import { loadSafety } from '../catalog/safety.ts';
 import type { SafetyNames } from '../sql/names.ts';
+import { loadParser } from '../sql/parser.ts';
 import { PgError } from '../runtime/errors.ts';
 import { parseLsn, ZERO_LSN, type Gid, type LogIndex, type Lsn, type NodeId } from '../runtime/ids.ts';
 import type { Logger } from '../runtime/log.ts';
@@ -11,6 +12,8 @@ import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts'
 import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, readAllWaits, type Blocked } from './apply/blockers.ts';
+import { schemaRename } from './apply/schema-names.ts';
+import type { ReplayedDdl } from './apply/transaction-replay.ts';
 import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
 import { OriginCommitConnection } from './commit-connection.ts';
 import { commitOrigin, noteCommitted, prepareLanes, readCommitPositions } from './commit-origins.ts';
@@ -205,6 +208,7 @@ export class DatabaseReplica {
 
   async #openPool(oid: string): Promise<void> {
     const { server, database, apply, applied, progress } = this.#options;
+    await loadParser();
     this.#pool = await ApplyPool.connect({
       connection: { ...server, database, applicationName: `${APPLICATION_NAME} apply` },
       sessions: apply.sessions,
@@ -222,9 +226,9 @@ export class DatabaseReplica {
     });
   }
 
-  #checkDdl(gid: Gid, content: Buffer, ordinal: number): string[] {
+  #checkDdl(gid: Gid, content: Buffer, ordinal: number): ReplayedDdl {
     const ddl = this.#messages.decode(content, gid, ordinal);
-    if (ddl !== undefined) return replayStatements(ddl);
+    if (ddl !== undefined) return { statements: replayStatements(ddl), renamed: schemaRename(ddl.statement) };
     throw new PgError('42501', 'a schema change was not announced by a proxy of this cluster', {
       detail: `Statement ${ordinal + 1} of transaction "${gid}" bears no valid signature.`,
     });

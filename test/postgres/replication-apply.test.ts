@@ -327,7 +327,7 @@ describe.each(versions)('replay, PostgreSQL $name', ({ bin }) => {
         statementCache: 50,
         originPrefix: 'pgmm_pool_',
         holdOrigin: (connection, name) => holdOrigin(connection, pair.control, name),
-        ddl: () => [],
+        ddl: () => ({ statements: [], renamed: undefined }),
         onDdl: () => undefined,
         onProgress: () => undefined,
         cancelBackend: async (pid) => {

@@ -109,7 +109,10 @@ export class ReplicationPair {
       holdOrigin: (connection, name) => holdOrigin(connection, this.control, name),
       statementCache: 100,
       // The tests' schema changes are not signed: the message is the statement.
-      ddl: (_gid, content) => ['SET LOCAL search_path = public', ...content.toString('utf8').split(';;')],
+      ddl: (_gid, content) => ({
+        statements: ['SET LOCAL search_path = public', ...content.toString('utf8').split(';;')],
+        renamed: undefined,
+      }),
       onDdl: () => undefined,
       onProgress: () => undefined,
       ...more,

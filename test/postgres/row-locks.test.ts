@@ -166,6 +166,19 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     await c.run(lock, 'UPDATE app.inside SET v = 1', 'ALTER TABLE app.inside ADD w int', 'UPDATE app.inside SET w = v');
     await c.run(lock, 'ALTER TABLE app.inside RENAME TO renamed', 'UPDATE app.renamed SET v = 2');
     await c.run('DROP TABLE app.other', 'CREATE INDEX other ON app.renamed (v)', 'SELECT FROM app.renamed FOR SHARE');
+    const rename = 'ALTER SCHEMA app RENAME TO later';
+    expect(await race(['SELECT FROM app.renamed FOR SHARE', rename], ['UPDATE app.renamed SET v = 3'])).toEqual([
+      '40001',
+    ]);
+    await c.run('ALTER SCHEMA later RENAME TO app');
+    expect(await race(['LOCK TABLE app.renamed IN SHARE MODE', rename], ['UPDATE app.renamed SET v = 3'])).toEqual([
+      '40001',
+    ]);
+    await c.run(
+      'SELECT FROM later.renamed FOR UPDATE',
+      'ALTER SCHEMA later RENAME TO app',
+      'UPDATE app.renamed SET v = 4',
+    );
     await c.run('SELECT FROM app.renamed FOR UPDATE', 'DROP SCHEMA app CASCADE', NOTES[0]);
     await c.expectSame();
     await c.run('DROP FUNCTION touch');

@@ -5,7 +5,7 @@ import type { ConnectionOptions, ServerConnection } from '../../wire/connection.
 import { connectForText } from '../text-settings.ts';
 import { StatementPipeline } from './pipeline.ts';
 import { RecordReader } from './record-reader.ts';
-import { divergence, TransactionReplay, type TableCache } from './transaction-replay.ts';
+import { divergence, TransactionReplay, type ReplayedDdl, type TableCache } from './transaction-replay.ts';
 
 /** Where a transaction's records come from; `read` may be called again from the start. */
 export type RecordSource =
@@ -32,7 +32,7 @@ export interface ApplySessionOptions {
   readonly holdOrigin: (connection: ServerConnection, origin: string) => Promise<void>;
   /** Statements that stay prepared. */
   readonly statementCache: number;
-  readonly ddl: (gid: Gid, content: Buffer, ordinal: number) => readonly string[];
+  readonly ddl: (gid: Gid, content: Buffer, ordinal: number) => ReplayedDdl;
   /** A replayed transaction changed the schema. */
   readonly onDdl: (gid: Gid) => void;
   /** The replay of a large transaction got on. */

@@ -8,6 +8,7 @@ import { CopyText } from './copy-text.ts';
 import { ForeignKeyChecks, foreignKeyViolation, type ForeignKeyCheck } from './foreign-key-checks.ts';
 import { decodeLocks, LOCKS_RECORD, type Locks, type RowLocks } from '../row-locks/lock-record.ts';
 import type { StatementPipeline } from './pipeline.ts';
+import { SchemaNames, type SchemaRename } from './schema-names.ts';
 import { tableName, TableStatements, type Statement } from './statements.ts';
 import { loadTableInfo } from './table-info.ts';
 
@@ -42,12 +43,19 @@ export interface TableCache {
   lookups: number;
 }
 
+/** A schema statement of the origin. */
+export interface ReplayedDdl {
+  /** What to run in its place. */
+  readonly statements: readonly string[];
+  readonly renamed: SchemaRename | undefined;
+}
+
 export interface ReplayContext {
   readonly connection: ServerConnection;
   readonly pipeline: StatementPipeline;
   readonly cache: TableCache;
-  /** Checks a DDL message's signature and gives the statements to run. Throws a PgError if it isn't genuine. */
-  readonly ddl: (content: Buffer, ordinal: number) => readonly string[];
+  /** Checks a DDL message's signature and gives what to run. Throws a PgError if it isn't genuine. */
+  readonly ddl: (content: Buffer, ordinal: number) => ReplayedDdl;
   /** The schema changed within the transaction. */
   readonly schemaChanged: () => void;
 }
@@ -65,6 +73,7 @@ export class TransactionReplay {
   readonly #checks = new ForeignKeyChecks();
   #inserts: { table: TableStatements; changes: RowChange[] } | undefined;
   readonly #copyText = new CopyText();
+  readonly #schemas = new SchemaNames();
   #nextOrdinal = 0;
   #deferred = false;
   rows = 0;
@@ -231,12 +240,14 @@ export class TransactionReplay {
   /**
    * What the origin had locked without changing it, so that nobody here can have what excludes it. A row that is not here has been
    * removed by a transaction that the origin has not heard of yet, and that its own replay there will meet; a table that is not
-   * here, or is something else, has been renamed or dropped by this transaction, whose replay holds what that takes.
+   * here, or is something else, has been renamed or dropped by this transaction, whose replay holds what that takes. Renaming a
+   * schema takes nothing of its tables, and the origin calls them by the names that others know.
    */
   async #lock({ tables, rows }: Locks): Promise<void> {
     const { pipeline } = this.#context;
     for (const { schema, table, mode } of tables) {
-      const statement = `LOCK TABLE ONLY ${tableName({ schema, name: table })} IN ${mode} MODE`;
+      const name = tableName({ schema: this.#schemas.now(schema), name: table });
+      const statement = `LOCK TABLE ONLY ${name} IN ${mode} MODE`;
       pipeline.once(`DO ${literal(`BEGIN ${statement}; EXCEPTION WHEN ${GONE} THEN NULL; END`)}`);
     }
     for (const locked of rows) {
@@ -248,8 +259,9 @@ export class TransactionReplay {
     }
   }
 
-  async #lockedTable({ schema, table, columns, byKey }: RowLocks): Promise<TableStatements> {
+  async #lockedTable({ schema: before, table, columns, byKey }: RowLocks): Promise<TableStatements> {
     const { cache, connection } = this.#context;
+    const schema = this.#schemas.now(before);
     const key = `locks ${JSON.stringify([schema, table, byKey, columns])}`;
     const known = cache.statements.get(key);
     if (known !== undefined) return known;
@@ -289,7 +301,9 @@ export class TransactionReplay {
     // Never one that came already: a statement that is copied into another place has too low a number for it.
     const ordinal = Math.max(statedOrdinal(content) ?? 0, this.#nextOrdinal);
     this.#nextOrdinal = ordinal + 1;
-    for (const sql of this.#context.ddl(content, ordinal)) pipeline.once(sql);
+    const { statements, renamed } = this.#context.ddl(content, ordinal);
+    for (const sql of statements) pipeline.once(sql);
+    if (renamed !== undefined) this.#schemas.rename(renamed);
     // The message itself goes on, so that this node's own WAL tells the whole transaction as well.
     this.#repeat(DDL_PREFIX, content);
     await this.#settled();
