@@ -9,16 +9,16 @@ export function takeCopy(world: World, node: SimNode): void {
 }
 
 /**
- * Only a node that the log has excluded may lose what it voted for: a while is waited for that. And the donor must have
+ * Only a node that the log has excluded may lose what it voted for: a while is waited for that. And the donor must be a member at work that has
  * all that the log commits, or the only copy of a commit could be thrown away.
  */
 function copyWhenOut(world: World, node: SimNode, patience: number): void {
   world.loop.after(world.rng.between(10, 60), () => {
     if (node.process.alive || node.postgres.process.alive) return;
     const donor = world.rng.pick(world.nodes);
-    const isOut = !world.oracle.members.has(node.id) && donor !== node;
-    if (!isOut && patience > 0) return copyWhenOut(world, node, patience - 1);
-    if (isOut && world.oracle.hasAll(donor.postgres, Infinity)) {
+    const isPossible = !world.oracle.members.has(node.id) && donor !== node && isAtWork(donor);
+    if (!isPossible && patience > 0) return copyWhenOut(world, node, patience - 1);
+    if (isPossible && world.oracle.hasAll(donor.postgres, Infinity)) {
       world.count('clones');
       world.note(`pg${node.id}`, `cloned from node ${donor.id} at ${donor.postgres.progress.contiguous}`);
       node.postgres.cloneFrom(donor.postgres);
@@ -27,3 +27,7 @@ function copyWhenOut(world: World, node: SimNode, patience: number): void {
     world.startProxy(node);
   });
 }
+
+/** What others can hear of it. */
+export const isAtWork = ({ process, postgres, core }: SimNode): boolean =>
+  process.alive && postgres.process.alive && core.state === 'member';

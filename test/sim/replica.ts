@@ -3,7 +3,7 @@ import { CatchUpTroubles } from '../../src/cluster/catch-up-troubles.ts';
 import { CommitProgress } from '../../src/commit/core/commit-progress.ts';
 import type { DecidedCommit } from '../../src/commit/core/commit-queue.ts';
 import type { Gid, LogIndex, NodeId } from '../../src/runtime/ids.ts';
-import { takeCopy } from './copies.ts';
+import { isAtWork, takeCopy } from './copies.ts';
 import type { SimNode } from './node.ts';
 import type { Backend, HistoryEntry, PostgresModel, Reply } from './postgres.ts';
 import { Violation } from './trace.ts';
@@ -471,9 +471,18 @@ export class Replica {
     if (lost === undefined || core.state === 'member') return;
     if (lost.gone.size < others && now - lost.since < COPY_AFTER) return;
     // The proxy stays there meanwhile, as in a small cluster nothing is decided without it.
-    if (world.oracle.members.has(id)) return;
+    if (world.oracle.members.has(id) || !this.#hasDonor()) return;
     world.count('copies for want of history');
     world.loop.after(0, () => takeCopy(world, this.#node));
+  }
+
+  /** Without a leader it is not known who is a member. */
+  #hasDonor(): boolean {
+    const { world, raft, id } = this.#node;
+    return (
+      raft.leader !== null &&
+      world.nodes.some((one) => one.id !== id && isAtWork(one) && world.network.isReachable(one.id, id))
+    );
   }
 
   fillGap(from: LogIndex, to: LogIndex): void {

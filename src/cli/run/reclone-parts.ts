@@ -6,6 +6,7 @@ import { LogicalTarget } from '../../cluster/reclone/logical-target.ts';
 import { PhysicalTarget } from '../../cluster/reclone/physical-target.ts';
 import { Recloner, type Donor } from '../../cluster/reclone/recloner.ts';
 import { placeTablespaces, type OwnPlaces } from '../../cluster/reclone/tablespace-places.ts';
+import type { Beat } from '../../cluster/messages.ts';
 import type { BypassRecord } from '../../cluster/bypass-record.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
@@ -170,7 +171,10 @@ function donors(others: readonly NodeId[], { node, raft, links }: RecloneParts):
   // Without a leader it is not known who is a member.
   if (leader === null) return [];
   return others
-    .filter((id) => links.isUp(id) && node.core.guard.members.has(id) && node.heardOf(id)?.postgres)
+    .filter((id) => links.isUp(id) && node.core.guard.members.has(id) && isAtWork(node.heardOf(id)))
     .sort((a, b) => Number(a === leader) - Number(b === leader))
     .map((id) => ({ node: id, bypassed: node.heardOf(id)?.bypassed ?? false }));
 }
+
+/** One that is still named as a member, and does not take part just now, may itself lack what nobody else has. */
+const isAtWork = (beat: Beat | undefined): boolean => beat?.postgres === true && beat.epoch !== 0;
