@@ -2,11 +2,11 @@ import type { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
 import type { CopyTarget } from '../../cluster/reclone/copy-target.ts';
 import { DataDirectory } from '../../cluster/reclone/data-directory.ts';
+import { donorsAmong } from '../../cluster/reclone/donors.ts';
 import { LogicalTarget } from '../../cluster/reclone/logical-target.ts';
 import { PhysicalTarget } from '../../cluster/reclone/physical-target.ts';
-import { Recloner, type Donor } from '../../cluster/reclone/recloner.ts';
+import { Recloner } from '../../cluster/reclone/recloner.ts';
 import { placeTablespaces, type OwnPlaces } from '../../cluster/reclone/tablespace-places.ts';
-import type { Beat } from '../../cluster/messages.ts';
 import type { BypassRecord } from '../../cluster/bypass-record.ts';
 import type { CatchUp } from '../../cluster/catch-up.ts';
 import type { ClusterNode } from '../../cluster/node.ts';
@@ -23,7 +23,6 @@ import { LogicalCopy } from '../../replication/logical-copy/logical-copy.ts';
 import { maintenanceDatabase } from '../../replication/logical-copy/names.ts';
 import type { LibpqEnvironment } from '../../replication/logical-copy/schema-dump.ts';
 import type { RaftNode } from '../../consensus/raft-node.ts';
-import type { NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import { ServerConnection, type ConnectionOptions } from '../../wire/connection.ts';
 import { dataNodes } from './parts.ts';
@@ -134,7 +133,7 @@ function createTargets(config: Config): { targets: CopyTarget[]; unusable: strin
 }
 
 export function createRecloner(config: Config, parts: RecloneParts): Recloner {
-  const { node, catchUp, client, log, complete } = parts;
+  const { node, raft, links, catchUp, client, log, complete } = parts;
   const { mode, wait } = config.reclone;
   const others = dataNodes(config)
     .map(({ id }) => id)
@@ -146,7 +145,13 @@ export function createRecloner(config: Config, parts: RecloneParts): Recloner {
     hopeless: () => catchUp.hopeless,
     isMember: () => node.core.state === 'member',
     worthKeeping: () => worthKeeping(parts),
-    donors: () => donors(others, parts),
+    donors: () =>
+      donorsAmong(others, {
+        leader: raft.status.leader,
+        isMember: (id) => node.core.guard.members.has(id),
+        isUp: (id) => links.isUp(id),
+        heardOf: (id) => node.heardOf(id),
+      }),
   });
 }
 
@@ -165,16 +170,3 @@ function worthKeeping({ bypasses, replica }: RecloneParts): string | undefined {
     );
   return replica.hasReadWal ? undefined : 'it is not known yet whether writes went past the proxy of this node';
 }
-
-function donors(others: readonly NodeId[], { node, raft, links }: RecloneParts): readonly Donor[] {
-  const { leader } = raft.status;
-  // Without a leader it is not known who is a member.
-  if (leader === null) return [];
-  return others
-    .filter((id) => links.isUp(id) && node.core.guard.members.has(id) && isAtWork(node.heardOf(id)))
-    .sort((a, b) => Number(a === leader) - Number(b === leader))
-    .map((id) => ({ node: id, bypassed: node.heardOf(id)?.bypassed ?? false }));
-}
-
-/** One that is still named as a member, and does not take part just now, may itself lack what nobody else has. */
-const isAtWork = (beat: Beat | undefined): boolean => beat?.postgres === true && beat.epoch !== 0;

@@ -183,7 +183,7 @@ export class Recloner {
       const bypassed = donors.map(({ node }) => node).join(' and ');
       this.#hold(
         donors.length === 0
-          ? `${reason}, but no member of the cluster can be reached`
+          ? `${reason}, but no member of the cluster that takes part can be reached`
           : `${reason}, but writes went past the proxy of node ${bypassed}, and a copy would have them: ${BY_HAND}`,
       );
       return undefined;
