@@ -60,7 +60,7 @@ describe('a base backup that takes its time', () => {
     const backup = await begin();
     const directory = join(root, 'copy');
     mkdirSync(directory);
-    const receiver = new BackupReceiver(directory, () => Promise.reject(new Error('there are no tablespaces')));
+    const receiver = new BackupReceiver(directory, () => Promise.resolve(new Map()));
     const first = await backup.take(1);
     await receiver.push(first.bytes);
     expect(await slots()).toEqual(['physical temporary reserved']);

@@ -14,8 +14,8 @@ export interface CopyTarget {
   isReady(): Promise<boolean>;
   /** What is to be asked for. Rejects with the reason when no copy can be taken here now. */
   request(): Promise<CopyRequest>;
-  /** Makes room for a new one, in the place of what is left of an earlier one. */
-  begin(): Promise<CopyReceiver>;
+  /** Makes room for a new one, in the place of what is left of an earlier one. `total`: bytes, as the donor estimates. */
+  begin(total: number): Promise<CopyReceiver>;
   /** Removes what is there of one that is not complete. */
   discard(): Promise<void>;
 }

@@ -6,6 +6,7 @@ import type { Tablespace } from '../../replication/base-backup/tablespaces.ts';
 import type { CopyRequest } from '../messages.ts';
 import type { CopyReceiver, CopyTarget } from './copy-target.ts';
 import type { DataDirectory } from './data-directory.ts';
+import { checkRoom } from './room.ts';
 
 type PlaceTablespaces = (donors: readonly Tablespace[]) => Promise<readonly Tablespace[]>;
 
@@ -47,11 +48,14 @@ export class PhysicalTarget implements CopyTarget {
     return this.#data.discardCopy();
   }
 
-  async begin(): Promise<CopyReceiver> {
+  async begin(total: number): Promise<CopyReceiver> {
     await this.#data.beginCopy();
-    const receiver = new BackupReceiver(this.#data.copy, async (found) =>
-      this.#data.beginTablespaces(await this.#placeTablespaces(found)),
-    );
+    const receiver = new BackupReceiver(this.#data.copy, async (found) => {
+      const places = found.length === 0 ? [] : await this.#placeTablespaces(found);
+      const directories = await this.#data.beginTablespaces(places);
+      await checkRoom(total, [this.#data.copy, ...directories.values()]);
+      return directories;
+    });
     let manifest: Manifest = [];
     return {
       push: (bytes) => receiver.push(bytes),

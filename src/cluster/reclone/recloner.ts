@@ -240,7 +240,7 @@ export class Recloner {
     let bytes = 0;
     // Asked before room is made: the donor may not be of any use.
     let piece = await this.#options.client.read(donor, bytes, request);
-    const receiver = await target.begin();
+    const receiver = await target.begin(piece.total);
     this.#receiver = receiver;
     try {
       for (;;) {

@@ -7,7 +7,7 @@ export interface SchemaRename {
 
 /** What an ALTER SCHEMA … RENAME TO does; undefined of any other statement. */
 export function schemaRename(statement: string): SchemaRename | undefined {
-  const [only] = parse(statement) ?? [];
+  const only = parse(statement)?.at(0);
   if (only?.name !== 'RenameStmt' || text(only.node, 'renameType') !== 'OBJECT_SCHEMA') return undefined;
   return { from: text(only.node, 'subname'), to: text(only.node, 'newname') };
 }

@@ -19,13 +19,13 @@ export type PlaceTablespaces = (tablespaces: readonly Tablespace[]) => Promise<R
 export class BackupReceiver {
   readonly #directory: string;
   readonly #place: PlaceTablespaces;
-  #places: ReadonlyMap<string, string> = new Map();
+  #places: ReadonlyMap<string, string> | undefined;
   #archive: Archive | undefined;
   readonly #manifest = manifestReader();
   #held = Buffer.alloc(0);
   #inManifest = false;
 
-  /** `directory` exists and is empty. `place` is asked first, if there are tablespaces. */
+  /** `directory` exists and is empty. `place` is asked before anything is unpacked. */
   constructor(directory: string, place: PlaceTablespaces) {
     this.#directory = directory;
     this.#place = place;
@@ -46,6 +46,7 @@ export class BackupReceiver {
     switch (chunk.at(0)) {
       case CHUNK.archive:
         await this.#archive?.finish();
+        this.#places ??= await this.#place([]);
         this.#archive = new Archive(this.#directoryOf(chunk.toString('utf8', 1, chunk.indexOf(0, 1))));
         return;
       case CHUNK.tablespaces:
@@ -67,7 +68,7 @@ export class BackupReceiver {
 
   #directoryOf(archive: string): string {
     const oid = /^(\d+)\.tar$/.exec(archive)?.[1];
-    const directory = archive === MAIN_ARCHIVE ? this.#directory : this.#places.get(oid ?? '');
+    const directory = archive === MAIN_ARCHIVE ? this.#directory : this.#places?.get(oid ?? '');
     if (directory === undefined) throw new Error(`the copy has a tablespace that was not announced: ${archive}`);
     return directory;
   }

@@ -25,6 +25,8 @@ export class BaseBackup implements CopySource {
   #bytes = 0;
   #resultSets = 0;
   #total = 0;
+  /** The first frame, which waits for the others: with them comes the size of everything. */
+  #first: Buffer | undefined;
   #ended = false;
   #error: Error | undefined;
   #wake: (() => void) | undefined;
@@ -51,7 +53,7 @@ export class BaseBackup implements CopySource {
 
   private constructor(server: ServerConnection, rate: number, tablespaces: readonly (readonly (string | null)[])[]) {
     this.#server = server;
-    if (tablespaces.length > 0) this.#push(Buffer.from(`t${JSON.stringify(tablespaces)}`));
+    if (tablespaces.length > 0) this.#first = Buffer.from(`t${JSON.stringify(tablespaces)}`);
     const kilobytes = Math.min(1024 * 1024, Math.max(32, Math.floor(rate / 1024)));
     const command =
       "BASE_BACKUP (LABEL 'pgmm', PROGRESS, CHECKPOINT 'fast', WAL, WAIT 0, MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256', " +
@@ -66,7 +68,11 @@ export class BaseBackup implements CopySource {
     if (type === Backend.rowDescription) this.#resultSets += 1;
     else if (type === Backend.dataRow && this.#resultSets === 2)
       this.#total += Number(readDataRow(bytes.subarray(start, end))[SIZE] ?? 0) * 1024;
-    else if (type === Backend.copyData) this.#push(bytes.subarray(start + 5, end));
+    else if (type === Backend.copyData) {
+      if (this.#first !== undefined) this.#push(this.#first);
+      this.#first = undefined;
+      this.#push(bytes.subarray(start + 5, end));
+    }
   }
 
   #push(data: Buffer): void {

@@ -1,0 +1,23 @@
+import { stat, statfs } from 'node:fs/promises';
+
+const MIB = 1024 * 1024;
+
+/**
+ * Rejects where `bytes` have no room in these directories together. A copy that fills the disk takes what this node's PostgreSQL and decision log need to
+ * go on, and is of no use afterwards.
+ */
+export async function checkRoom(bytes: number, directories: readonly string[]): Promise<void> {
+  const free = new Map<number, number>();
+  for (const directory of directories) {
+    const { dev } = await stat(directory);
+    const { bavail, bsize } = await statfs(directory);
+    free.set(dev, bavail * bsize);
+  }
+  const room = [...free.values()].reduce((a, b) => a + b, 0);
+  if (bytes <= room) return;
+  throw new Error(
+    `there is no room for it: ${mib(bytes)} MiB are to come, and ${directories.join(' and ')} can take ${mib(room)}`,
+  );
+}
+
+const mib = (bytes: number): number => Math.floor(bytes / MIB);
