@@ -1,6 +1,8 @@
 import { stat, statfs } from 'node:fs/promises';
 
 const MIB = 1024 * 1024;
+/** Bytes for the WAL that comes with a copy, which donors don't count, and for what this node itself writes in the meantime. */
+const RESERVE = 64 * MIB;
 
 /**
  * Rejects where `bytes` have no room in these directories together. A copy that fills the disk takes what this node's PostgreSQL and decision log need to
@@ -14,9 +16,9 @@ export async function checkRoom(bytes: number, directories: readonly string[]): 
     free.set(dev, bavail * bsize);
   }
   const room = [...free.values()].reduce((a, b) => a + b, 0);
-  if (bytes <= room) return;
+  if (bytes + RESERVE <= room) return;
   throw new Error(
-    `there is no room for it: ${mib(bytes)} MiB are to come, and ${directories.join(' and ')} can take ${mib(room)}`,
+    `there is no room for it: ${mib(bytes)} MiB are to come and ${mib(RESERVE)} to be left, ${directories.join(' and ')} have ${mib(room)}`,
   );
 }
 
