@@ -119,6 +119,8 @@ export class ClusterNode implements Commits {
   readonly #inDoubt: InDoubtList;
   readonly #heard = new Map<NodeId, Beat>();
   readonly #progressSent = new Map<Gid, number>();
+  /** When the decoder of a database was last said to get on. */
+  readonly #decodingSaid = new Map<string, number>();
   readonly #events: NodeEvent[] = [];
   #stepping = false;
   #sequence = 0;
@@ -470,6 +472,14 @@ export class ClusterNode implements Commits {
     if (origin === undefined || now - (this.#progressSent.get(gid) ?? 0) < PROGRESS_INTERVAL) return;
     this.#progressSent.set(gid, now);
     this.#links.send(origin, { t: 'progress', gid });
+  }
+
+  /** The decoder gets on with a large transaction: what waits in or behind it is late, not lost. */
+  onDecoding(database: string): void {
+    const now = performance.now();
+    if (now - (this.#decodingSaid.get(database) ?? -Infinity) < PROGRESS_INTERVAL) return;
+    this.#decodingSaid.set(database, now);
+    this.step({ type: 'decoding', database });
   }
 
   /** The decoder has all changes of an own transaction. */

@@ -60,6 +60,8 @@ export interface DatabaseReplicaOptions {
   readonly decoded: (gid: Gid, data: Uint8Array | undefined) => void;
   readonly applied: (gid: Gid, result: ApplyResult) => void;
   readonly progress: (gid: Gid) => void;
+  /** The decoder gets on with a large transaction. */
+  readonly decoding: () => void;
   readonly bypass: (xid: number, relations: readonly string[]) => void;
   readonly slots: SlotEvents;
   /** For the first database: whether this server is the one that belongs to this node. Rejects if not. */
@@ -235,7 +237,7 @@ export class DatabaseReplica {
   }
 
   async #startDecoder(slot: string, connection: ConnectionOptions): Promise<void> {
-    const { spool, wants, decoded, bypass, log } = this.#options;
+    const { spool, wants, decoding, decoded, bypass, log } = this.#options;
     const decoder = new Decoder({
       connection,
       slot,
@@ -256,6 +258,7 @@ export class DatabaseReplica {
           });
           return false;
         },
+        decoding,
         ddl: (gid) => this.#ddl.add(gid),
         prepared: (gid, xid, to) => {
           const from = this.#options.locksSince(gid);

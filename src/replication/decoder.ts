@@ -19,6 +19,8 @@ export interface DecoderHandlers {
   begin(gid: Gid): boolean;
   /** A part of it, as `TransactionRecords` describes. False pauses the decoder until `resume`. */
   changes(gid: Gid, records: Buffer): boolean;
+  /** It gets on with some large transaction, behind which everything else waits. */
+  decoding(): void;
   /** It holds a DDL statement. */
   ddl(gid: Gid): void;
   /** All of it was handed over. `end`: the position behind its last record. */
@@ -37,6 +39,9 @@ export interface DecoderOptions {
   readonly statusInterval: number;
   readonly handlers: DecoderHandlers;
 }
+
+/** Bytes of one transaction between two calls of `decoding`. */
+const LARGE = 1024 * 1024;
 
 const isOurs = (gid: string) => gid.startsWith('pgmm:');
 
@@ -61,6 +66,8 @@ export class Decoder {
   #gid: Gid | undefined;
   #xid = 0;
   #end: Lsn = ZERO_LSN;
+  /** Bytes of the transaction in progress since `decoding` was called. */
+  #bytes = 0;
   /** The prepared transaction in progress, if it is not this program's, nor replicated by other means. */
   #stranger: string | undefined;
   /** Tables that such transactions changed, until they are committed; as many as max_prepared_transactions at the most. */
@@ -147,6 +154,7 @@ export class Decoder {
         this.#onStrangersEnd(readRollbackPrepared(bytes, at), false);
         return this.#advance(readLsn(bytes, at + 10));
       case Message.begin:
+        this.#bytes = 0;
         this.#plain = { xid: readBeginXid(bytes, at), hasOrigin: false };
         return this.#records.begin(false);
       case Message.origin:
@@ -159,11 +167,20 @@ export class Decoder {
         return;
       default:
         this.#records.add(bytes, at, end);
+        this.#count(end - at);
     }
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes;
+    if (this.#bytes < LARGE) return;
+    this.#bytes = 0;
+    this.#options.handlers.decoding();
   }
 
   #onBeginPrepare(bytes: Buffer, at: number): void {
     const { gid, prepareLsn, endLsn, xid } = readBeginPrepare(bytes, at);
+    this.#bytes = 0;
     this.#plain = undefined;
     const wanted = this.#options.handlers.begin(gid as Gid);
     this.#records.begin(wanted);

@@ -25,6 +25,8 @@ export interface ReplicaEvents {
   blocked(gid: Gid, holder: Blocker, table: string | undefined): void;
   decoded(gid: Gid, database: string, data: Uint8Array | undefined): void;
   progress(gid: Gid): void;
+  /** The decoder of this database gets on with a large transaction. */
+  decoding(database: string): void;
   bypass(database: string, xid: number, relations: readonly string[]): void;
   /** WAL of the database is gone that was not looked at for such writes. Throws if that can't be noted down. */
   unseen(database: string, wal: UnseenWal): void;
@@ -228,6 +230,7 @@ export class LocalReplica {
         if (generation === this.#generation) this.#onApplied(gid, result);
       },
       progress: (gid) => events.progress(gid),
+      decoding: () => events.decoding(name),
       bypass: (xid, relations) => events.bypass(name, xid, relations),
       slots: {
         unseen: (wal) => events.unseen(name, wal),

@@ -8,6 +8,7 @@ import { targetsOfPlayground, verify } from '../../src/cli/verify.ts';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
 import { isReady } from '../support/ready.ts';
+import { withoutDecoding } from '../support/stopped-backends.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 const PATIENCE = { timeoutMs: 120_000 };
@@ -97,6 +98,23 @@ describe('a member whose votes take longer than member.vote_timeout', () => {
     expect(epochs.size).toBeLessThanOrEqual(4);
     await cluster.dev('delay', String(SLOW), '0');
     await waitFor('it is a member again', () => isReady(cluster, SLOW), PATIENCE);
+    expect(refused).toBe(0);
+  });
+
+  it('is not excluded for what the coordinator itself does not get out of its WAL', { timeout: 300_000 }, async () => {
+    await othersGoOn();
+    const epochs = async () => (await statusOf(1)).nodes.map(({ epoch }) => epoch);
+    const before = await epochs();
+    await withoutDecoding(cluster, 1, () =>
+      waitFor(
+        'a commit has waited three times as long as a vote may take',
+        async () =>
+          (await statusOf(1)).inDoubt.some(({ ageMs, waitsFor }) => ageMs > 3000 && /out of the WAL/.test(waitsFor[0])),
+        PATIENCE,
+      ),
+    );
+    await othersGoOn();
+    expect(await epochs()).toEqual(before);
     expect(refused).toBe(0);
   });
 

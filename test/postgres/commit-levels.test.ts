@@ -2,7 +2,7 @@ import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
-import { withoutCommits } from '../support/hold-commits.ts';
+import { withoutCommits } from '../support/stopped-backends.ts';
 import { waitFor } from '../support/wait-for.ts';
 
 /** How a session comes to a level of synchronous_commit, and how it then writes the row `id`. */

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { cancelOnServer } from '../../src/session/cancel.ts';
 import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
-import { withoutCommits } from '../support/hold-commits.ts';
+import { withoutCommits } from '../support/stopped-backends.ts';
 import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
 

@@ -137,6 +137,7 @@ export class ReplicationPair {
           void spool.settled(gid).finally(() => decoder.resume());
           return false;
         },
+        decoding: () => undefined,
         ddl: (gid) => this.ddl.push(gid),
         prepared: (gid) => this.#onPrepared(gid, spool.complete(gid)),
         bypass: (_xid, relations) => this.bypasses.push([...relations].sort()),

@@ -196,10 +196,11 @@ class Client {
     this.#end();
   }
 
-  /** Whoever stands gets through, however steadily others write. */
+  /** Whoever stands gets through, however steadily others write; but not before an older one whose changes still come out of the WAL. */
   #noteEnd(sqlstate: string): void {
     if (!this.#stands) return;
     const lost = LOST.has(sqlstate);
+    if (lost && this.#node.world.isDecodingMuch) return;
     this.#losses = lost ? this.#losses + 1 : 0;
     if (!lost) this.#again = undefined;
     this.#node.world.most('most losses in a row', this.#losses);

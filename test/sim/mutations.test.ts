@@ -10,6 +10,7 @@ const SAMPLE: readonly (readonly [name: string, rule: string])[] = [
   ['claims what a snapshot hides', 'I7'],
   ['writes before it has what precedes its admission', 'lost update'],
   ['overrules what locks whole tables like any other', 'starvation'],
+  ['blames members for what they have not heard of', 'blame'],
 ];
 
 test('every deliberate fault names text that is there, once', () => {

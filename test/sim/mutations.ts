@@ -83,6 +83,12 @@ export const MUTATIONS: readonly Mutation[] = [
     ],
   },
   {
+    name: 'blames members for what they have not heard of',
+    edits: [
+      [COORDINATOR, "if (t.phase === 'collecting' && t.announced && waited", "if (t.phase === 'collecting' && waited"],
+    ],
+  },
+  {
     name: 'aborts while proposing',
     edits: [
       [COORDINATOR, "if (t.phase === 'proposing') return; // only the log decides now", '// only the log decides now'],

@@ -15,7 +15,7 @@ import { LockClients } from './lock-clients.ts';
 import type { Tx } from './locks.ts';
 import { Process } from './loop.ts';
 import type { Endpoint } from './network.ts';
-import { PostgresModel } from './postgres.ts';
+import { DATABASE, PostgresModel } from './postgres.ts';
 import { Replica } from './replica.ts';
 import { RaftStorage } from './storage.ts';
 import { Violation } from './trace.ts';
@@ -401,11 +401,21 @@ export class SimNode implements Endpoint {
       this.world.count('never decoded');
       return;
     }
-    loop.in(this.postgres.process, rng.wait(settings.decodeLatency), () => {
-      loop.in(this.process, rng.between(0.05, 0.3), () => {
-        if (this.replica.isUp && slot.handsOver(tx))
-          this.feed({ type: 'decoded', gid, database: 'app', data: undefined });
+    // A large one comes in pieces, and takes longer than any vote may.
+    const pieces = rng.chance(0.02) ? 2 + rng.below(6) : 0;
+    if (pieces > 0) this.world.count('decoded in pieces');
+    const next = (left: number): void => {
+      const latency = pieces === 0 ? rng.wait(settings.decodeLatency) : settings.voteTimeout * rng.between(0.2, 0.8);
+      if (pieces > 0) this.world.decodingMuch(latency);
+      loop.in(this.postgres.process, latency, () => {
+        loop.in(this.process, rng.between(0.05, 0.3), () => {
+          if (!this.replica.isUp || !slot.handsOver(tx)) return;
+          if (left === 0) return this.feed({ type: 'decoded', gid, database: DATABASE, data: undefined });
+          this.feed({ type: 'decoding', database: DATABASE });
+          next(left - 1);
+        });
       });
-    });
+    };
+    next(pieces);
   }
 }

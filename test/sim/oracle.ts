@@ -30,6 +30,7 @@ export class Oracle {
   readonly #dependsOn = new Map<Gid, LogIndex>();
   /** Of two nodes, within a millisecond: which one wins. */
   readonly #lots = new Map<string, number>();
+  readonly #announced = new Set<Gid>();
   readonly #told = new Map<Gid, CoordinatorOutcome['type']>();
   readonly #versions = new Map<string, Gid[]>();
   /** How many of the log's commits each server has, up to the first that it lacks. */
@@ -110,9 +111,17 @@ export class Oracle {
     } else if (command?.type === 'exclude') {
       if (members.get(command.node) !== command.epoch)
         throw new Violation('membership', `EXCLUDE of a closed epoch at ${index}`);
+      this.#wasAsked(index, command.reason);
       members.delete(command.node);
     }
     this.log.push({ payload, command, lastCommit, members });
+  }
+
+  /** Nobody is excluded for want of a vote on what nobody has heard of. */
+  #wasAsked(index: number, reason: string): void {
+    const gid = /^no vote for (\S+) /.exec(reason)?.[1];
+    if (gid !== undefined && !this.#announced.has(gid as Gid))
+      throw new Violation('blame', `EXCLUDE at ${index} for a vote on ${gid}, which was never announced`);
   }
 
   #newCommit(
@@ -235,6 +244,7 @@ export class Oracle {
 
   /** I4: a yes is given only for what a crash can't take away. */
   sent(node: SimNode, message: PeerMessage): void {
+    if (message.t === 'announce') this.#announced.add(message.gid);
     if (message.t !== 'vote' || message.error !== undefined) return;
     if (node.postgres.prepared.has(message.gid) || this.commits.has(message.gid)) return;
     throw new Violation('I4', `node ${node.id} votes for ${message.gid}, which is not durably prepared there`);

@@ -39,6 +39,7 @@ export class World {
   standing: SimNode | undefined;
   #partition = 0;
   #hasFaults = true;
+  #decodingUntil = 0;
 
   constructor(seed: number, verbose = false) {
     this.seed = seed;
@@ -217,6 +218,15 @@ export class World {
 
   healPartition(number: number): void {
     if (number === this.#partition) this.network.heal();
+  }
+
+  /** Some server's WAL takes that long to tell a large transaction, or a part of it. */
+  decodingMuch(milliseconds: number): void {
+    this.#decodingUntil = Math.max(this.#decodingUntil, this.loop.now + milliseconds);
+  }
+
+  get isDecodingMuch(): boolean {
+    return this.loop.now <= this.#decodingUntil;
   }
 
   // ---- what is written down

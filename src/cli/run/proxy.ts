@@ -250,6 +250,7 @@ export class Proxy {
         blocked: (gid, holder, table) => this.#node.step({ type: 'blocked', gid, holder, table }),
         decoded: (gid, database, data) => this.#node.onDecoded(gid, database, data),
         progress: (gid) => this.#node.onProgress(gid),
+        decoding: (database) => this.#node.onDecoding(database),
         bypass: (database, xid, relations) => {
           this.#status.bypassed(database, xid, relations);
           log.error(

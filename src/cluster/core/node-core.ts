@@ -238,6 +238,8 @@ export class NodeCore {
       case 'rolled-back':
         this.#coordinate(event);
         return this.#participate(event);
+      case 'decoding':
+        return this.#coordinate({ ...event, now: this.#now });
       case 'decoded':
         return this.#onDecoded(event.gid, event.database, event.data);
       case 'begin':
@@ -462,6 +464,7 @@ export class NodeCore {
       return;
     }
     for (const node of this.#guard.members.keys()) if (node !== this.#settings.self) this.#announce(gid, node);
+    this.#coordinate({ type: 'announced', gid, now: this.#now });
   }
 
   #announce(gid: Gid, to: NodeId): void {

@@ -77,6 +77,8 @@ export type NodeEvent =
     }
   | From<ParticipantEvent, 'applied' | 'blocked' | 'caught-up'>
   | { readonly type: 'rolled-back'; readonly gid: Gid }
+  /** The decoder of this database gets on with a transaction that it does not have completely yet. */
+  | { readonly type: 'decoding'; readonly database: string }
   | { readonly type: 'decoded'; readonly gid: Gid; readonly database: string; readonly data: Uint8Array | undefined }
   | { readonly type: 'begin'; readonly gid: Gid; readonly database: string; readonly everywhere: boolean }
   | { readonly type: 'prepared'; readonly gid: Gid }

@@ -24,6 +24,10 @@ export type CoordinatorEvent =
       readonly now: number;
     }
   | { readonly type: 'prepared'; readonly gid: Gid; readonly now: number }
+  /** The decoder gets on with what was prepared in this database: what it has not announced yet is late, not lost. */
+  | { readonly type: 'decoding'; readonly database: string; readonly now: number }
+  /** The members are asked for their votes. */
+  | { readonly type: 'announced'; readonly gid: Gid; readonly now: number }
   /** A member is still replaying this transaction and gets on with it: its vote is late, not lost. */
   | { readonly type: 'progress'; readonly gid: Gid; readonly now: number }
   /** The server refused PREPARE: nothing is left of the transaction. */
@@ -100,7 +104,9 @@ interface Transaction {
   readonly votes: Map<NodeId, Epoch>;
   phase: Phase;
   prepared: boolean;
-  /** When the votes were last heard to get on, for the timeouts. */
+  /** Whether the members can have heard of it. Until then nobody but this node's own decoder is waited for. */
+  announced: boolean;
+  /** When it was last heard to get on, for the timeouts. */
   since: number;
   /** When something was last sent that may have been lost with a link. */
   sent: number;
@@ -186,6 +192,10 @@ export class Coordinator {
       case 'recovered':
         for (const t of this.#transactions.values()) this.#onRecovered(t, event.prepared.has(t.gid));
         return;
+      case 'decoding':
+        for (const t of this.#transactions.values())
+          if (!t.announced && t.database === event.database) t.since = event.now;
+        return;
       case 'tick':
         for (const t of this.#transactions.values()) this.#onTick(t, event.now);
         return;
@@ -196,10 +206,7 @@ export class Coordinator {
     }
   }
 
-  #dispatchTo(
-    t: Transaction,
-    event: Exclude<CoordinatorEvent, { type: 'begin' | 'members' | 'leader' | 'committed' | 'recovered' | 'tick' }>,
-  ): void {
+  #dispatchTo(t: Transaction, event: Extract<CoordinatorEvent, { gid: Gid }>): void {
     switch (event.type) {
       case 'prepared':
         t.prepared = true;
@@ -210,6 +217,11 @@ export class Coordinator {
         if (t.phase === 'collecting' && this.#members.get(this.#settings.self) !== t.parts.epoch)
           return this.#abort(t, reports.epochEnded(t.gid));
         return this.#advance(t, false);
+      case 'announced':
+        // Decoded again after a loss, it is not new to those who have voted.
+        if (!t.announced) t.since = t.sent = event.now;
+        t.announced = true;
+        return;
       case 'progress':
         t.since = event.now;
         return;
@@ -252,6 +264,7 @@ export class Coordinator {
       votes: new Map(),
       phase: 'preparing',
       prepared: false,
+      announced: false,
       since: now,
       sent: now,
       begun: now,
@@ -404,7 +417,7 @@ export class Coordinator {
     }
     const { voteTimeout, decisionTimeout } = this.#settings;
     // Were it given up before, a member that never votes would stay, and every transaction would end that way.
-    if (t.phase === 'collecting' && waited >= Math.min(voteTimeout, decisionTimeout) && !t.suspected) {
+    if (t.phase === 'collecting' && t.announced && waited >= Math.min(voteTimeout, decisionTimeout) && !t.suspected) {
       t.suspected = true;
       for (const node of this.#missing(t)) {
         const epoch = this.#members.get(node);
@@ -418,7 +431,7 @@ export class Coordinator {
     if (waited < decisionTimeout) return;
     // In the log, and not committed here: so it must not be taken to be visible here.
     if (t.phase === 'decided') this.#answer(t, { type: 'unknown', error: reports.notHere(t.gid) });
-    if (t.phase === 'collecting') this.#abort(t, reports.noMajority(t.gid));
+    if (t.phase === 'collecting') this.#abort(t, t.announced ? reports.noMajority(t.gid) : reports.notDecoded(t.gid));
     else if (t.phase === 'proposing') this.#answer(t, { type: 'unknown', error: reports.unknown(t.gid) });
   }
 
@@ -431,6 +444,7 @@ export class Coordinator {
       case 'preparing':
         return 'PREPARE TRANSACTION on this node';
       case 'collecting': {
+        if (!t.announced) return 'its changes out of the WAL of this node';
         const missing = this.#missing(t);
         return missing.length > 0
           ? `the votes of nodes ${missing.sort((a, b) => a - b).join(', ')}`

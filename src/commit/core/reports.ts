@@ -39,6 +39,16 @@ export function noMajority(gid: Gid): ErrorReport {
   };
 }
 
+/** Nobody but this node has heard of it: rolled back. */
+export function notDecoded(gid: Gid): ErrorReport {
+  return {
+    sqlstate: '57P03',
+    message: 'could not commit: the changes of the transaction did not come out of the WAL in time',
+    detail: `Transaction "${gid}" was rolled back.`,
+    hint: 'Check the walsender of this node, in pg_stat_replication and in the logs of PostgreSQL and the proxy.',
+  };
+}
+
 /** The transaction was proposed and its decision cannot be learned now: it may yet commit, or not. */
 export function unknown(gid: Gid): ErrorReport {
   return {

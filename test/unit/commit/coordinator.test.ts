@@ -22,6 +22,7 @@ function proposing(): Coordinator {
   coordinator.step({ type: 'leader', leader: { node: two, term: 1 } });
   coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
   coordinator.step({ type: 'prepared', gid, now: 0 });
+  coordinator.step({ type: 'announced', gid, now: 0 });
   const effects = coordinator.step({ type: 'vote', gid, node: two, epoch: epoch(2) });
   expect(effects).toMatchObject([{ type: 'propose', attempt: 1 }]);
   return coordinator;
@@ -92,11 +93,48 @@ test('a member whose vote does not come is suspected before its transaction is g
   coordinator.step({ type: 'leader', leader: { node: two, term: 1 } });
   coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
   coordinator.step({ type: 'prepared', gid, now: 0 });
+  coordinator.step({ type: 'announced', gid, now: 0 });
   coordinator.step({ type: 'vote', gid, node: two, epoch: epoch(1) });
   expect(types(coordinator.step({ type: 'tick', now: 1900 }))).not.toContain('suspect');
   const effects = coordinator.step({ type: 'tick', now: 2000 });
   expect(effects).toContainEqual({ type: 'suspect', node: three, epoch: epoch(1), gid });
   expect(types(effects)).toContain('rollback-prepared');
+});
+
+test('nobody is suspected of a vote that was never asked for, nor is a transaction given up while its decoder gets on', () => {
+  const coordinator = new Coordinator({ self: one, resendAfter: 100, voteTimeout: 1000, decisionTimeout: 2000 });
+  coordinator.step({ type: 'members', members: new Map([one, two].map((node) => [node, epoch(1)])) });
+  coordinator.step({ type: 'leader', leader: { node: two, term: 1 } });
+  coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
+  coordinator.step({ type: 'prepared', gid, now: 0 });
+  coordinator.step({ type: 'decoding', database: 'other', now: 500 });
+  coordinator.step({ type: 'decoding', database: 'app', now: 1500 });
+  expect(coordinator.list()).toMatchObject([{ waitsFor: 'its changes out of the WAL of this node' }]);
+  expect(coordinator.step({ type: 'tick', now: 3000 })).not.toContainEqual(
+    expect.objectContaining({ type: 'suspect' }),
+  );
+  coordinator.step({ type: 'announced', gid, now: 3100 });
+  expect(types(coordinator.step({ type: 'tick', now: 4000 }))).not.toContain('suspect');
+  // Decoded once more, as after a lost connection.
+  coordinator.step({ type: 'announced', gid, now: 4050 });
+  expect(types(coordinator.step({ type: 'tick', now: 4100 }))).toContain('suspect');
+});
+
+test('a transaction whose changes do not come out of the WAL is given up, and nobody else is to blame', () => {
+  const coordinator = new Coordinator({ self: one, resendAfter: 100, voteTimeout: 1000, decisionTimeout: 2000 });
+  coordinator.step({ type: 'members', members: new Map([one, two].map((node) => [node, epoch(1)])) });
+  coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
+  coordinator.step({ type: 'prepared', gid, now: 0 });
+  const effects = types(coordinator.step({ type: 'tick', now: 2000 }));
+  expect(effects).toContain('rollback-prepared');
+  expect(effects).not.toContain('suspect');
+  expect(coordinator.step({ type: 'rolled-back', gid })).toMatchObject([
+    {
+      type: 'answer',
+      outcome: { type: 'aborted', error: { sqlstate: '57P03', message: expect.stringContaining('WAL') as string } },
+    },
+    { type: 'release' },
+  ]);
 });
 
 test('a vote counts under the epoch that it was given in, and no other', () => {
@@ -124,6 +162,7 @@ test('a client is told of an abort though PostgreSQL cannot roll back, and once'
   coordinator.step({ type: 'members', members: new Map([one, two].map((node) => [node, epoch(node)])) });
   coordinator.step({ type: 'begin', gid, database: 'app', everywhere: false, dependsOn: logIndex(0), now: 0 });
   coordinator.step({ type: 'prepared', gid, now: 0 });
+  coordinator.step({ type: 'announced', gid, now: 0 });
   expect(types(coordinator.step({ type: 'vote', gid, node: two, epoch: epoch(2), error }))).toContain(
     'rollback-prepared',
   );
