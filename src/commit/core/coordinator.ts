@@ -206,7 +206,7 @@ export class Coordinator {
     }
   }
 
-  #dispatchTo(t: Transaction, event: Extract<CoordinatorEvent, { gid: Gid }>): void {
+  #dispatchTo(t: Transaction, event: Exclude<Extract<CoordinatorEvent, { gid: Gid }>, { type: 'begin' }>): void {
     switch (event.type) {
       case 'prepared':
         t.prepared = true;
