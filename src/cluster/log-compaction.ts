@@ -9,6 +9,16 @@ interface CompactibleLog {
 }
 
 /**
+ * Up to where a witness needs its copy of the log no longer. What every node has committed, nobody asks for; and where one stays away, the log must not grow until it is
+ * back: it is told the changes themselves by another node in any case, and which those were as well.
+ */
+export function dispensable(committed: readonly LogIndex[], delivered: LogIndex, retainEntries: number): LogIndex {
+  const everywhere = Math.min(...committed);
+  // Nothing above what was delivered here, however far the others are.
+  return Math.min(Math.max(everywhere, delivered - retainEntries), delivered) as LogIndex;
+}
+
+/**
  * Shortens this node's copy of the decision log. An entry may go once this node's PostgreSQL has committed it: after a
  * restart the log then still reaches back to where PostgreSQL stands. A guard of its own follows at that distance, as the
  * snapshot must say what the log says up to exactly that entry.

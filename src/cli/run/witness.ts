@@ -7,7 +7,7 @@ import { CloneClient } from '../../cluster/reclone/clone-client.ts';
 import { CloneServer } from '../../cluster/reclone/clone-server.ts';
 import { HistoryClient } from '../../cluster/history-client.ts';
 import { IdentityFile, type Identity, judgeLog, memoryOf, newIdentity } from '../../cluster/identity.ts';
-import { LogCompaction } from '../../cluster/log-compaction.ts';
+import { dispensable, LogCompaction } from '../../cluster/log-compaction.ts';
 import { ClusterNode } from '../../cluster/node.ts';
 import { Outcomes } from '../../cluster/outcomes.ts';
 import type { PeerLinks } from '../../cluster/peer-links.ts';
@@ -173,10 +173,9 @@ export class Witness {
   }
 
   async #housekeeping(): Promise<void> {
-    // What every node has committed, nobody asks for: neither here nor of this copy of the log.
-    const everywhere = this.#committedEverywhere();
-    if (everywhere > this.#node.core.stored) this.#node.step({ type: 'committed', index: everywhere });
-    this.#compaction.run(everywhere);
+    const index = this.#dispensable();
+    if (index > this.#node.core.stored) this.#node.step({ type: 'committed', index });
+    this.#compaction.run(index);
     this.#handOver();
     this.#sample();
     const decided = this.#raft.status.deliveredIndex;
@@ -206,10 +205,9 @@ export class Witness {
     return this.#identity.save(this.#own);
   }
 
-  #committedEverywhere(): LogIndex {
-    const heard = dataNodes(this.#config).map(({ id }) => this.#node.heardOf(id)?.committed ?? 0);
-    // Nothing above what was delivered here, however far the others are.
-    return Math.min(...heard, this.#raft.status.deliveredIndex) as LogIndex;
+  #dispensable(): LogIndex {
+    const committed = dataNodes(this.#config).map(({ id }) => this.#node.heardOf(id)?.committed ?? (0 as LogIndex));
+    return dispensable(committed, this.#raft.status.deliveredIndex, this.#config.raft.retainEntries);
   }
 
   /** The leader should be where the transactions are. */
