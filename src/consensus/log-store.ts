@@ -233,8 +233,8 @@ export class LogStore implements Storage {
 
   /** The file gets its name when its header is durable. */
   async #begin(segment: number): Promise<void> {
-    this.#prepareSpare();
-    await this.#spare;
+    // What failed while nobody needed it, on a disk that was full for a while, may be possible by now.
+    await (this.#spare ?? this.#fillSpare()).catch(() => this.#fillSpare());
     this.#spare = null;
     const spare = join(this.#directory, SPARE);
     const file = await this.#disk.open(spare, false);
@@ -251,7 +251,7 @@ export class LogStore implements Storage {
   #prepareSpare(): void {
     if (this.#spare !== null) return;
     this.#spare = this.#fillSpare();
-    // Whoever needs the spare awaits it and sees the error; until then it is nobody's.
+    // Whoever needs the spare awaits it, and tries again where it failed; until then that is nobody's.
     this.#spare.catch(() => undefined);
   }
 

@@ -27,6 +27,8 @@ export class FakeDisk implements Disk {
   /** Operations until the power fails. */
   budget = Infinity;
   syncs = 0;
+  /** There is no room for another file. */
+  isFull = false;
   /** The next sync fails once, as a disk does. */
   failNextSync = false;
 
@@ -73,6 +75,7 @@ export class FakeDisk implements Disk {
   async open(path: string, create: boolean): Promise<DiskFile> {
     await this.#spend();
     if (create) {
+      if (this.isFull) throw new Error('ENOSPC: no space left on device, open');
       const inode = { now: Buffer.alloc(0), durable: Buffer.alloc(0), dirty: [] };
       this.#inodes.add(inode);
       this.#rename((names) => names.set(path, inode));

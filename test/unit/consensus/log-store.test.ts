@@ -88,6 +88,25 @@ test('a failed sync is final', async () => {
   await expect(store.compact(snapshotAt(1, 1))).rejects.toThrow('EIO');
 });
 
+test('a disk that is full for a while, when the next segment is prepared, is nothing that stays', async () => {
+  const disk = new FakeDisk(1);
+  const { store } = await reopen(disk, 512);
+  const begins = (): number => disk.files().filter((name) => name.includes('log-')).length;
+  let index = 0;
+  const append = () => store.append({ ...NONE, entries: [entry(++index, 1, 'y'.repeat(30))] });
+  disk.isFull = true;
+  // Over half of the segment, and not to its end.
+  for (let i = 0; i < 5; i++) await append();
+  disk.isFull = false;
+  while (begins() < 2) await append();
+  disk.isFull = true;
+  await expect(
+    (async () => {
+      while (begins() < 3) await append();
+    })(),
+  ).rejects.toThrow('ENOSPC');
+});
+
 test('a torn tail is dropped, wiped and written over', async () => {
   const disk = new FakeDisk(1);
   const { store } = await reopen(disk, 4096);
