@@ -152,6 +152,8 @@ export interface Beat {
   readonly bypassed: boolean;
   /** Whether the sender's voice in elections counts. Not said by versions for which it always does. */
   readonly votes?: boolean;
+  /** Behind which log entry the sender may ask for history, where that is below `committed`. Not said by earlier versions. */
+  readonly needed?: LogIndex | undefined;
   /** The last log entry that the sender knows to be decided, on its disk. Not said by earlier versions. */
   readonly decided?: LogIndex;
 }

@@ -63,6 +63,8 @@ export interface ClusterNodeOptions {
   readonly retryPatience: number;
   /** Whether this node's data have writes that no other node's have. */
   readonly bypassed: () => boolean;
+  /** Behind which log entry this node may yet ask for history, where that is below what it has committed. */
+  readonly needed: () => LogIndex | undefined;
   /** Keeps, durably, that this node's voice in elections counts. */
   readonly keepVoice: (founders: Founders | null) => Promise<void>;
   readonly log: Logger;
@@ -203,6 +205,7 @@ export class ClusterNode implements Commits {
       epoch: core.epoch,
       postgres: this.#postgresUp,
       bypassed: this.#options.bypassed(),
+      needed: this.#options.needed(),
       votes: core.voiceless === undefined,
       decided: this.#raft.decided,
     });

@@ -23,6 +23,8 @@ export class ControlClient extends pg.Client {
       // A look-up must not wait for a lock on the catalog that somebody holds for long.
       options: '-c lock_timeout=5s -c default_transaction_read_only=off -c statement_timeout=0',
     });
+    // A connection that breaks while nothing is asked: the next question is answered with it. Whoever wants to know sooner listens, too.
+    this.on('error', () => undefined);
     if (keepalive === undefined) return;
     const { connection } = this as unknown as { connection: { stream: Socket } & NodeJS.EventEmitter };
     connection.once('connect', () => tuneSocket(connection.stream, keepalive));

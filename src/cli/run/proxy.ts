@@ -188,6 +188,7 @@ export class Proxy {
       retryPatience: this.#config.conflicts.retryPatience,
       clusterLocks: this.#config.advisoryLocks === 'cluster',
       bypassed: () => !this.#bypasses.isEmpty,
+      needed: () => this.#recloner.standsAt,
       keepVoice: (founders) => this.#identity.counts(founders),
       log,
       observer: {
@@ -354,13 +355,15 @@ export class Proxy {
     });
   }
 
-  /** What the slowest node has committed; nothing may be let go of while one of them has not been heard of. */
+  /** What the slowest node has committed, or a copy that one takes; nothing may be let go of while one of them has not been heard of. */
   #neededHistory(): LogIndex {
     const { node } = this.#config;
-    const committed = dataNodes(this.#config).map(({ id }) =>
-      id === node ? this.#node.core.committed : this.#node.heardOf(id)?.committed,
-    );
-    return Math.min(...committed.map((index) => index ?? 0)) as LogIndex;
+    const needed = dataNodes(this.#config).map(({ id }) => {
+      if (id === node) return this.#node.core.committed;
+      const { committed = 0, needed = committed } = this.#node.heardOf(id) ?? {};
+      return Math.min(committed, needed);
+    });
+    return Math.min(...needed) as LogIndex;
   }
 
   #createListener(log: Logger, victims: Map<number, ConflictVictim>): Listener {

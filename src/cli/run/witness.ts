@@ -98,6 +98,7 @@ export class Witness {
       retryPatience: 0,
       clusterLocks: false,
       bypassed: () => false,
+      needed: () => undefined,
       keepVoice: (founders) => this.#keep({ voice: { counts: true, founders } }),
       log,
       observer: { finished: () => undefined, conflict: () => undefined },

@@ -31,6 +31,7 @@ export class CloneClient {
   readonly #send: (to: NodeId, message: PeerMessage) => boolean;
   #pending: Pending | undefined;
   #id = 0;
+  #stopped = false;
 
   constructor(send: (to: NodeId, message: PeerMessage) => boolean) {
     this.#send = send;
@@ -42,6 +43,7 @@ export class CloneClient {
       const id = ++this.#id;
       const timer = setTimeout(() => this.#fail('no answer in time'), TIMEOUT);
       this.#pending = { donor, id, resolve, reject, timer };
+      if (this.#stopped) return this.#fail('stopped');
       if (!this.#send(donor, { t: 'clone', id, from, limit: PIECE, ...request })) this.#fail('no link');
     });
   }
@@ -61,7 +63,9 @@ export class CloneClient {
     if (this.#pending?.donor === node) this.#fail('the link broke');
   }
 
+  /** Nothing is asked any more. */
   stop(): void {
+    this.#stopped = true;
     this.#fail('stopped');
   }
 

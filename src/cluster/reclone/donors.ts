@@ -21,5 +21,8 @@ export function donorsAmong(others: readonly NodeId[], { leader, isMember, isUp,
   return others
     .filter((node) => isUp(node) && isMember(node) && isAtWork(heardOf(node)))
     .sort((a, b) => Number(a === leader) - Number(b === leader))
-    .map((node) => ({ node, bypassed: heardOf(node)?.bypassed ?? false }));
+    .map((node) => {
+      const { committed, bypassed } = heardOf(node)!;
+      return { node, committed, bypassed };
+    });
 }

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { NodeId } from '../../runtime/ids.ts';
+import type { LogIndex, NodeId } from '../../runtime/ids.ts';
 import type { Logger } from '../../runtime/log.ts';
 import type { Hopeless } from '../catch-up-troubles.ts';
 import { UnlikeDonor, type CloneClient } from './clone-client.ts';
@@ -26,6 +26,8 @@ export interface RecloneStatus {
 
 export interface Donor {
   readonly node: NodeId;
+  /** What it has committed at least. */
+  readonly committed: LogIndex;
   /** Its data have writes that no other node has: a copy of them would have them, too. */
   readonly bypassed: boolean;
 }
@@ -72,6 +74,7 @@ const RETRY_DELAY = 5000;
 export class Recloner {
   readonly #options: RecloneOptions;
   #status: RecloneStatus | null = null;
+  #standsAt: LogIndex | undefined;
   #running: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #again: NodeJS.Timeout | undefined;
@@ -89,6 +92,14 @@ export class Recloner {
 
   get status(): RecloneStatus | null {
     return this.#status;
+  }
+
+  /**
+   * A copy has at least all up to this log entry. Until it is in place, what comes after must stay in the others' histories, though this node may have
+   * committed it already. Undefined while none is taken.
+   */
+  get standsAt(): LogIndex | undefined {
+    return this.#standsAt;
   }
 
   start(): void {
@@ -212,12 +223,14 @@ export class Recloner {
     const { method } = target;
     log.warn({ donor, method }, `${need.reason}: taking a ${method} copy of the data of node ${donor}`);
     try {
+      this.#standsAt = this.#options.donors().find(({ node }) => node === donor)?.committed;
       const bytes = await this.#receive(target, donor, need);
       await rm(join(directory, REQUEST_FILE), { force: true });
       log.warn({ donor, bytes }, `the copy of node ${donor} is complete`);
       this.#status = { ...this.#status!, state: 'complete' };
       complete();
     } catch (error) {
+      this.#standsAt = undefined;
       const problem = (error as Error).message;
       if (!this.#stopped) log.error({ donor, err: error }, `the data of node ${donor} could not be copied: ${problem}`);
       this.#status = { ...(this.#status ?? NOTHING), state: 'failed', method, donor, problem };

@@ -30,8 +30,8 @@ describe('the nodes that a copy can be taken of', () => {
   it('tells whose data have writes that no other node has', () => {
     const found = donorsAmong([THREE, FOUR], cluster({ heardOf: says({ bypassed: true }) }));
     expect(found).toEqual([
-      { node: THREE, bypassed: true },
-      { node: FOUR, bypassed: false },
+      { node: THREE, committed: 9, bypassed: true },
+      { node: FOUR, committed: 9, bypassed: false },
     ]);
   });
 });

@@ -7,12 +7,13 @@ import type { CopyTarget } from '../../../src/cluster/reclone/copy-target.ts';
 import { DataDirectory } from '../../../src/cluster/reclone/data-directory.ts';
 import { PhysicalTarget } from '../../../src/cluster/reclone/physical-target.ts';
 import { Recloner, REQUEST_FILE, type RecloneOptions } from '../../../src/cluster/reclone/recloner.ts';
-import { nodeId, type NodeId } from '../../../src/runtime/ids.ts';
+import { nodeId, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
 import { createLogger } from '../../../src/runtime/log.ts';
 import { makeTempDir, removeTempDir } from '../../support/temp-dir.ts';
 import { waitFor as waitInTime } from '../../support/wait-for.ts';
 
 const [TWO, THREE] = [nodeId(2), nodeId(3)];
+const STANDS_AT = 7 as LogIndex;
 const LOG = createLogger('silent', 1);
 /** More than the recloner lets pass between two looks. */
 const LOOK = 1000;
@@ -63,7 +64,7 @@ describe('when a copy is made', () => {
       others: [TWO, THREE],
       client,
       hopeless: () => ({ gone: new Set([TWO, THREE]), since: 0 }),
-      donors: () => [{ node: TWO, bypassed: false }],
+      donors: () => [{ node: TWO, committed: STANDS_AT, bypassed: false }],
       worthKeeping: () => undefined,
       isMember: () => false,
       complete: () => undefined,
@@ -104,7 +105,7 @@ describe('when a copy is made', () => {
   });
 
   it('is not of data that have what no other node has, unless somebody asks for it and there are no others', async () => {
-    start({ donors: () => [{ node: TWO, bypassed: true }] });
+    start({ donors: () => [{ node: TWO, committed: STANDS_AT, bypassed: true }] });
     await held('past the proxy of node 2');
     request();
     await isAsked(TWO);
@@ -114,12 +115,56 @@ describe('when a copy is made', () => {
     request();
     start({
       donors: () => [
-        { node: TWO, bypassed: true },
-        { node: THREE, bypassed: false },
+        { node: TWO, committed: STANDS_AT, bypassed: true },
+        { node: THREE, committed: STANDS_AT, bypassed: false },
       ],
     });
     await isAsked(THREE);
     expect(asked).toEqual([THREE]);
+  });
+
+  it('keeps what comes after it in the histories of the others, until it is in place or has failed', async () => {
+    let answer: (() => void) | undefined;
+    const client: CloneClient = new CloneClient((to, message) => {
+      if (message.t !== 'clone') return false;
+      const failed = { id: message.id, clone: new Uint8Array(0), end: true, total: 0, error: 'nothing to give' };
+      answer = () => client.onAnswer(to, failed);
+      return true;
+    });
+    const one = start({ client });
+    await waitFor('a donor is asked', () => answer !== undefined);
+    expect(one.standsAt).toBe(STANDS_AT);
+    answer?.();
+    await waitFor('it fails', () => one.status?.state === 'failed');
+    expect(one.standsAt).toBeUndefined();
+  });
+
+  it('ends when the proxy stops, whatever it is at', async () => {
+    let request: (() => void) | undefined;
+    const target = new PhysicalTarget(new DataDirectory(join(root, 'pg')), ['postgres'], (found) =>
+      Promise.resolve(found),
+    );
+    const held: CopyTarget = {
+      ...{
+        method: 'physical',
+        place: 'nowhere',
+        isDue: () => Promise.resolve(false),
+        isReady: () => Promise.resolve(true),
+      },
+      request: async () => {
+        await new Promise<void>((resolve) => (request = resolve));
+        return target.request();
+      },
+      begin: () => Promise.reject(new Error('it was not to be begun')),
+      discard: () => Promise.resolve(),
+    };
+    const client = new CloneClient(() => true);
+    const one = start({ client, targets: [held] });
+    await waitFor('it is asked for', () => request !== undefined);
+    const stopped = one.stop();
+    request?.();
+    await stopped;
+    expect(one.status?.problem).toContain('stopped');
   });
 
   it('is not any more when the reason has gone', async () => {
@@ -164,7 +209,7 @@ describe('when a copy is made', () => {
   });
 
   it('asks another donor when one has failed, after a while', async () => {
-    start({ donors: () => [TWO, THREE].map((node) => ({ node, bypassed: false })) });
+    start({ donors: () => [TWO, THREE].map((node) => ({ node, committed: STANDS_AT, bypassed: false })) });
     await isAsked(TWO);
     await waitFor('it fails', () => recloner?.status?.state === 'failed');
     const later = performance.now() + 5000;
