@@ -402,7 +402,9 @@ export class ClusterNode implements Commits {
   async #serveHistory(to: NodeId, request: Extract<PeerMessage, { t: 'history' }>): Promise<void> {
     const { id } = request;
     try {
-      await this.#links.sendBulk(to, { id, ...(await this.#replica.readHistory(to, request)) });
+      const isSent = await this.#links.sendBulk(to, { id, ...(await this.#replica.readHistory(to, request)) });
+      // It asks for the same again, and an earlier version does not say that it lacks this answer.
+      if (!isSent) this.#replica.forgetHistory(to, request.database);
     } catch (error) {
       const { name, message } = error as Error;
       await this.#links.sendBulk(to, { id, pieces: [], end: true, error: message, gone: name === 'HistoryGone' });
