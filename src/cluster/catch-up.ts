@@ -159,6 +159,13 @@ export class CatchUp {
     return false;
   }
 
+  /** Something that is wanted of this database has not been read yet. */
+  #isMissing(database: string): boolean {
+    for (const [index, wanted] of this.#wanted)
+      if (wanted.database === database && !this.#available.has(index)) return true;
+    return false;
+  }
+
   /** Reads the database's history for as long as something of it is wanted. */
   #read(database: string): void {
     if (this.#running.has(database) || this.#stopped) return;
@@ -174,7 +181,8 @@ export class CatchUp {
     const cursor = this.#cursor(database);
     while (!this.#stopped && this.#isWanted(database)) {
       this.#forgetCommitted();
-      if (this.#available.size > READ_AHEAD) {
+      // Of all databases together. Their transactions are committed in one order: while the next one is still to be read, none of the others' gets out of the way.
+      if (this.#available.size > READ_AHEAD && !this.#isMissing(database)) {
         await pause(RETRY_DELAY / 10);
         continue;
       }

@@ -79,15 +79,15 @@ describe('a node that comes back', () => {
     readonly isLost?: (n: number) => boolean;
     /** The donor does not know of requests that have to begin anew. */
     readonly isOld?: boolean;
-    /** Whether a replay gives a result. */
-    readonly gives?: (gid: Gid) => boolean;
+    /** What a replay waits for. */
+    readonly before?: (gid: Gid) => Promise<void>;
   }
 
   /** A proxy that reads from this donor what the log commits, and commits it in log order. */
   async function startReader(
     server: HistoryServer,
     log: readonly (readonly [database: string, Committed])[],
-    { isLost = () => false, isOld = false, gives = () => true }: Setting = {},
+    { isLost = () => false, isOld = false, before = () => Promise.resolve() }: Setting = {},
   ) {
     const spool = await TransactionSpool.open({ directory: `${directory}/spool`, inline: PART, memory: 1 << 20 });
     const replayed = new Map<Gid, Buffer>();
@@ -114,7 +114,7 @@ describe('a node that comes back', () => {
       committed: () => position.committed,
       apply: (gid, _database, source) => {
         begun.push(gid);
-        if (gives(gid)) void replay(gid, source);
+        void before(gid).then(() => replay(gid, source));
       },
       caughtUp: (_gid, index) => {
         position.committed = index;
@@ -176,6 +176,19 @@ describe('a node that comes back', () => {
       await waitFor('everything is replayed', proxy.isDone);
       expect(proxy.hasAll()).toBe(true);
     });
+  });
+
+  it('reads what comes next in one database, however much of another one is read ahead', async () => {
+    const a = Array.from({ length: 1500 }, (_, i) => transaction(i === 0 ? 101 : 102 + i, 16));
+    const b = [transaction(102, 16)];
+    const log = [['a', a[0]] as const, ['b', b[0]] as const, ...inOne(a.slice(1))];
+    let release = (): void => undefined;
+    const isReadAhead = new Promise<void>((resolve) => (release = resolve));
+    const proxy = await startReader(startDonor({ a, b }), log, { before: () => isReadAhead });
+    await waitFor('all of one database is read', () => proxy.catchUp.bytesRead === 16 * a.length);
+    release();
+    await waitFor('everything is replayed', proxy.isDone);
+    expect(proxy.hasAll()).toBe(true);
   });
 
   it('is told again what the donor knows to be lost', async () => {
