@@ -328,6 +328,8 @@ export class CatchUp {
   /** This node's PostgreSQL is looked at anew: what was wanted is asked for again. */
   reset(): void {
     this.#wanted.clear();
+    // What was lost with a connection gives no result. Any other comes before PostgreSQL has been looked at, while the core knows of no such replay.
+    this.#applying.clear();
     this.#troubles.clear();
   }
 }

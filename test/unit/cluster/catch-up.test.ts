@@ -191,6 +191,23 @@ describe('a node that comes back', () => {
     expect(proxy.hasAll()).toBe(true);
   });
 
+  it('replays again what was under way when the connection to PostgreSQL was lost', async () => {
+    const history = [transaction(101, 16), transaction(102, 16)];
+    let first = true;
+    const lost = () => {
+      if (!first) return Promise.resolve();
+      first = false;
+      return new Promise<never>(() => undefined);
+    };
+    const proxy = await startReader(startDonor({ a: history }), inOne(history), { before: lost });
+    await waitFor('a replay is under way', () => proxy.begun.length === 1);
+    proxy.catchUp.reset();
+    proxy.next();
+    await waitFor('everything is replayed', proxy.isDone);
+    expect(proxy.begun).toEqual(['gid-101', 'gid-101', 'gid-102']);
+    expect(proxy.hasAll()).toBe(true);
+  });
+
   it('is told again what the donor knows to be lost', async () => {
     const server = startDonor({ a: [transaction(101, 3 * PART)] });
     const request = { database: 'a', after: START, limit: 1, headersOnly: false };
