@@ -135,12 +135,17 @@ class Reading {
     if (this.#error !== undefined) throw this.#error;
     const pieces: HistoryPiece[] = [];
     let size = 0;
-    for (let piece = this.#pieces.at(0); piece !== undefined && size < limit; piece = this.#pieces.at(0)) {
-      this.#pieces.shift();
+    for (let piece = this.#pieces.shift(); piece !== undefined; piece = this.#pieces.shift()) {
+      if (piece.bytes.length > limit) {
+        // A row that is larger than what should travel at once: the reader joins the parts.
+        this.#pieces.unshift({ ...piece, offset: piece.offset + limit, bytes: piece.bytes.subarray(limit) });
+        piece = { ...piece, bytes: piece.bytes.subarray(0, limit), last: false };
+      }
       pieces.push(piece);
       size += piece.bytes.length + 64;
       this.#bytes -= piece.bytes.length;
       if (piece.last) this.position = Math.max(this.position, piece.after ?? piece.index) as LogIndex;
+      if (size >= limit) break;
     }
     if (this.#bytes < READ_AHEAD) this.#reader.resume();
     if (this.#pieces.length > 0 || this.#passed <= this.position) return { pieces, end: this.#isAtEnd };

@@ -2,7 +2,7 @@ import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CatchUp } from '../../../src/cluster/catch-up.ts';
 import { HistoryClient } from '../../../src/cluster/history-client.ts';
-import type { PeerMessage } from '../../../src/cluster/messages.ts';
+import type { HistoryPiece, PeerMessage } from '../../../src/cluster/messages.ts';
 import type { ChangeSource } from '../../../src/cluster/ports.ts';
 import type { HistoryReaderOptions } from '../../../src/replication/history/history-reader.ts';
 import { HistoryServer } from '../../../src/replication/history/history-server.ts';
@@ -208,9 +208,24 @@ describe('a node that comes back', () => {
     expect(proxy.hasAll()).toBe(true);
   });
 
+  it('gets a row of any size in answers of the size that it asked for', async () => {
+    const row = Buffer.from('a row that is too large for one answer');
+    const server = startDonor({ a: [{ ...transaction(101, 0), parts: [row] }] });
+    const request = { database: 'a', after: START, limit: 10, headersOnly: false };
+    const pieces: HistoryPiece[] = [];
+    while (pieces.at(-1)?.last !== true) pieces.push(...(await server.read(reader, request)).pieces);
+    expect(pieces.map(({ offset, bytes }) => [offset, Buffer.from(bytes).toString()])).toEqual([
+      [0, 'a row that'],
+      [10, ' is too la'],
+      [20, 'rge for on'],
+      [30, 'e answer'],
+      [38, ''],
+    ]);
+  });
+
   it('is told again what the donor knows to be lost', async () => {
     const server = startDonor({ a: [transaction(101, 3 * PART)] });
-    const request = { database: 'a', after: START, limit: 1, headersOnly: false };
+    const request = { database: 'a', after: START, limit: PART, headersOnly: false };
     const offset = async () => (await server.read(reader, request)).pieces.at(0)?.offset;
     expect([await offset(), await offset()]).toEqual([0, PART]);
     server.forget(reader, 'a');
