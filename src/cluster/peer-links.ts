@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { Packr } from 'msgpackr';
 import type { Logger } from '../runtime/log.ts';
 import type { LogIndex, NodeId } from '../runtime/ids.ts';
-import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
+import { drained, tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { FrameReader, FrameWriter, Unreadable } from './frames.ts';
 import { greet, objection, receive, type Greeting, type Hello, type LinkKind } from './handshake.ts';
 import type { BulkMessage, PeerMessage } from './messages.ts';
@@ -156,13 +156,11 @@ class Outgoing {
     return true;
   }
 
-  /** Sends and waits until the kernel has room again. False when the link is down. */
+  /** Sends and waits until the kernel has room again. False when the link is down, or broke meanwhile; never rejects for that. */
   async sendAndDrain(message: BulkMessage): Promise<boolean> {
     if (!this.send(message)) return false;
     const socket = this.#socket;
-    if (socket !== undefined && this.#writer?.flush() === false && !socket.destroyed) {
-      await Promise.race([once(socket, 'drain'), once(socket, 'close')]);
-    }
+    if (socket !== undefined && this.#writer?.flush() === false && !socket.destroyed) await drained(socket);
     return !(socket?.destroyed ?? true);
   }
 

@@ -2,10 +2,10 @@ import net from 'node:net';
 import { once } from 'node:events';
 import pino from 'pino';
 import { afterEach, describe, expect, it } from 'vitest';
-import { greet, type LinkKind } from '../../../src/cluster/handshake.ts';
-import { PeerLinks } from '../../../src/cluster/peer-links.ts';
+import { greet, receive, type LinkKind } from '../../../src/cluster/handshake.ts';
+import { PeerLinks, type Address } from '../../../src/cluster/peer-links.ts';
 import { PeerLogs, type ShownLog } from '../../../src/cluster/peer-logs.ts';
-import { nodeId, logIndex, type LogIndex } from '../../../src/runtime/ids.ts';
+import { nodeId, logIndex, type Gid, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
 import { freePort } from '../../support/free-ports.ts';
 import { waitFor } from '../../support/wait-for.ts';
 
@@ -62,7 +62,7 @@ describe('the links between two nodes', () => {
       });
       open.push(links);
       await links.start();
-      return { links, port: listen.port, wentBack, heard, warnings };
+      return { links, peers, port: listen.port, wentBack, heard, warnings };
     };
   }
 
@@ -131,6 +131,29 @@ describe('the links between two nodes', () => {
     await waitFor('the second one takes its place', () => reached(again));
   });
 
+  it('tell whether a message got away, also when the other one resets the connection instead of reading it', async () => {
+    const start = await pair();
+    const { links, peers } = await start(2, { name: 'b', last: logIndex(0) }, new PeerLogs());
+    const accepted: net.Socket[] = [];
+    const deaf = net.createServer((socket) => {
+      socket.on('error', () => undefined);
+      const ready = receive(
+        socket,
+        'secret',
+        () => undefined,
+        () => () => undefined,
+      );
+      void ready.then(() => accepted.push(socket));
+    });
+    deaf.listen(peers.get(one));
+    await waitFor('both links are up', () => accepted.length === 2);
+    deaf.close();
+    const piece = { gid: 'pgmm:test:2:1:1:1' as Gid, offset: 0, bytes: Buffer.alloc(64 << 20), last: true };
+    const sent = links.sendBulk(one, piece);
+    for (const socket of accepted) socket.resetAndDestroy();
+    expect(await sent).toBe(false);
+  });
+
   it.each([
     ['that is too large', Buffer.from([0xff, 0xff, 0xff, 0xff, 0]), 'above the limit'],
     ['that is not whole', Buffer.from([0, 0, 0, 1, 0xdc]), 'cannot be read'],
@@ -149,6 +172,7 @@ describe('the links between two nodes', () => {
 
 interface End {
   readonly links: PeerLinks;
+  readonly peers: ReadonlyMap<NodeId, Address>;
   readonly port: number;
   readonly wentBack: LogIndex[];
   readonly heard: string[];
