@@ -367,7 +367,9 @@ export class ClusterNode implements Commits {
         if (parts === undefined) return;
         this.clock.receive(parts.clock);
         this.#keepSource(from, message);
-        break;
+        this.step({ type: 'message', from, message });
+        this.#dropUnused(message.gid);
+        return;
       }
       default:
     }
@@ -377,6 +379,12 @@ export class ClusterNode implements Commits {
   #keepSource(from: NodeId, { gid, data }: Extract<PeerMessage, { t: 'announce' }>): void {
     if (this.#sources.has(gid)) return;
     this.#sources.set(gid, data === undefined ? this.#remote.source(gid, from) : { type: 'inline', data });
+  }
+
+  /** The changes of what is not to be replayed here, nor again: no release follows. A node that is no member takes no announcements; at its admission they come again. */
+  #dropUnused(gid: Gid): void {
+    const state = this.core.participant.state(gid);
+    if (state !== 'waiting' && state !== 'applying') this.#sources.delete(gid);
   }
 
   inDoubt(): readonly InDoubt[] {

@@ -2,7 +2,9 @@ import pino from 'pino';
 import { describe, expect, it } from 'vitest';
 import { ClusterNode } from '../../../src/cluster/node.ts';
 import type { BulkMessage, PeerMessage } from '../../../src/cluster/messages.ts';
-import { logIndex, nodeId, type NodeId } from '../../../src/runtime/ids.ts';
+import { formatGid } from '../../../src/commit/gid.ts';
+import { CommitProgress } from '../../../src/commit/core/commit-progress.ts';
+import { logIndex, nodeId, type Epoch, type NodeId } from '../../../src/runtime/ids.ts';
 
 const [self, peer] = [nodeId(1), nodeId(2)];
 
@@ -52,6 +54,27 @@ function setUp({ isBulkUp = true } = {}) {
 
 /** Lets promises that are settled already have their effect. */
 const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
+
+describe('a node to which a transaction is announced', () => {
+  const gid = formatGid({ cluster: 'test', node: peer, epoch: 1 as Epoch, sequence: 1, clock: 1 });
+  const announce = (text: string): PeerMessage => {
+    return { t: 'announce', gid, database: 'app', dependsOn: logIndex(0), data: Buffer.from(text) };
+  };
+
+  it('keeps no changes that it has no use for: those that it replays come with a later announcement', () => {
+    const { node, done } = setUp();
+    node.onMessage(peer, announce('while it is no member'));
+    node.onPostgres({
+      ...{ type: 'postgres-up', committed: logIndex(0), progress: new CommitProgress([]), prepared: new Map() },
+    });
+    node.onLeadership({ role: 'follower', leader: peer, term: 1, ready: true });
+    node.start();
+    node.stop();
+    expect(node.core.state).toBe('joining');
+    node.onMessage(peer, announce('while it joins'));
+    expect(done).toEqual([['apply', gid, 'app', { type: 'inline', data: Buffer.from('while it joins') }]]);
+  });
+});
 
 describe('a node as a donor', () => {
   const request: PeerMessage = {
