@@ -42,6 +42,17 @@ interface Wanted {
   readonly database: string;
 }
 
+/** Where the reading of a database goes on. */
+interface Cursor {
+  after: LogIndex;
+  /** When it last did, in monotonic milliseconds. */
+  at: number;
+  /** The donor is to begin at `after`, whatever it has given out: not all of that is here. */
+  fresh: boolean;
+  /** The transaction whose last part is still to come, and how many bytes of it are here. */
+  partial: { readonly key: Gid; length: number } | undefined;
+}
+
 /** Bytes of one answer; transactions read ahead of their turn; pauses, in milliseconds. */
 const ANSWER_SIZE = 1024 * 1024;
 const READ_AHEAD = 1000;
@@ -58,8 +69,7 @@ export class CatchUp {
   readonly #wanted = new Map<LogIndex, Wanted>();
   readonly #available = new Map<LogIndex, Available>();
   readonly #applying = new Map<Gid, LogIndex>();
-  /** Where reading goes on, by database, and when it last did. */
-  readonly #cursors = new Map<string, { after: LogIndex; at: number }>();
+  readonly #cursors = new Map<string, Cursor>();
   readonly #running = new Set<string>();
   #stopped = false;
   #bytesRead = 0;
@@ -149,6 +159,13 @@ export class CatchUp {
     return false;
   }
 
+  /** Something that is wanted of this database has not been read yet. */
+  #isMissing(database: string): boolean {
+    for (const [index, wanted] of this.#wanted)
+      if (wanted.database === database && !this.#available.has(index)) return true;
+    return false;
+  }
+
   /** Reads the database's history for as long as something of it is wanted. */
   #read(database: string): void {
     if (this.#running.has(database) || this.#stopped) return;
@@ -164,7 +181,8 @@ export class CatchUp {
     const cursor = this.#cursor(database);
     while (!this.#stopped && this.#isWanted(database)) {
       this.#forgetCommitted();
-      if (this.#available.size > READ_AHEAD) {
+      // Of all databases together. Their transactions are committed in one order: while the next one is still to be read, none of the others' gets out of the way.
+      if (this.#available.size > READ_AHEAD && !this.#isMissing(database)) {
         await pause(RETRY_DELAY / 10);
         continue;
       }
@@ -174,7 +192,9 @@ export class CatchUp {
           after: cursor.after,
           limit: ANSWER_SIZE,
           headersOnly: false,
+          fresh: cursor.fresh,
         });
+        cursor.fresh = false;
         for (const piece of pieces) await this.#take(database, piece, cursor);
         cursor.at = performance.now();
         this.#troubles.over(database);
@@ -182,7 +202,7 @@ export class CatchUp {
         if (pieces.length === 0) await pause(RETRY_DELAY / 10);
       } catch (error) {
         this.#fail(database, 'no donor could be read', { database, after: cursor.after }, error as Error);
-        cursor.after = this.#options.committed();
+        this.#beginAnew(cursor);
         await pause(RETRY_DELAY);
       }
     }
@@ -196,32 +216,53 @@ export class CatchUp {
     if (this.#troubles.failed(needed, problem, gone)) this.#options.log.warn(where, problem);
   }
 
-  #cursor(database: string): { after: LogIndex; at: number } {
+  #cursor(database: string): Cursor {
     const now = performance.now();
     let cursor = this.#cursors.get(database);
-    if (cursor === undefined || now - cursor.at > STALE_AFTER) {
-      cursor = { after: this.#options.committed(), at: now };
+    if (cursor === undefined) {
+      cursor = { after: this.#options.committed(), at: now, fresh: true, partial: undefined };
       this.#cursors.set(database, cursor);
-    }
+    } else if (now - cursor.at > STALE_AFTER) this.#beginAnew(cursor);
     return cursor;
   }
 
-  async #take(database: string, piece: HistoryPiece, cursor: { after: LogIndex }): Promise<void> {
+  #beginAnew(cursor: Cursor): void {
+    cursor.after = this.#options.committed();
+    cursor.fresh = true;
+  }
+
+  async #take(database: string, piece: HistoryPiece, cursor: Cursor): Promise<void> {
     const { spool, committed } = this.#options;
     const { index } = piece;
     this.#bytesRead += piece.bytes.byteLength;
     const key = `history-${database}-${index}` as Gid;
     const isNeeded = index > committed() && !this.#available.has(index);
-    if (isNeeded) {
-      if (piece.offset === 0) spool.begin(key);
-      const bytes = Buffer.from(piece.bytes.buffer, piece.bytes.byteOffset, piece.bytes.byteLength);
-      if (bytes.length > 0 && !spool.append(key, Buffer.from(bytes))) await spool.settled(key);
-    }
+    if (isNeeded) await this.#keep(key, piece, cursor);
     if (!piece.last) return;
+    if (isNeeded) {
+      const data = spool.complete(key);
+      // A disk that failed is found out before the transaction counts as read: then it is read again.
+      if (data === undefined) await spool.settled(key);
+      cursor.partial = undefined;
+      this.#available.set(index, { key, gid: piece.gid ?? '', data });
+    }
     cursor.after = Math.max(cursor.after, piece.after ?? index) as LogIndex;
-    if (!isNeeded) return;
-    this.#available.set(index, { key, gid: piece.gid ?? '', data: spool.complete(key) });
-    this.#tryApply(index);
+    if (isNeeded) this.#tryApply(index);
+  }
+
+  /** Throws when it does not follow what is here: whole records may be missing in between, and nothing else would show that. */
+  async #keep(key: Gid, { index, offset, bytes }: HistoryPiece, cursor: Cursor): Promise<void> {
+    const { spool } = this.#options;
+    if (offset === 0) {
+      if (cursor.partial !== undefined) spool.release(cursor.partial.key);
+      spool.begin(key);
+      cursor.partial = { key, length: 0 };
+    }
+    const { partial } = cursor;
+    if (partial?.key !== key || partial.length !== offset)
+      throw new Error(`a part of log entry ${index} got lost before byte ${offset}`);
+    partial.length += bytes.byteLength;
+    if (bytes.byteLength > 0 && !spool.append(key, Buffer.from(bytes))) await spool.settled(key);
   }
 
   #forgetCommitted(): void {
@@ -263,9 +304,11 @@ export class CatchUp {
   ): Promise<Omit<DecidedCommit, 'dependsOn'>[]> {
     const entries = new Map<LogIndex, Omit<DecidedCommit, 'dependsOn'>>();
     let after = from;
+    let fresh = true;
     // The donor may not have committed all of it yet, or not in the order of the log.
     while (after < to && !this.#stopped) {
-      const answer = await history.read({ database, after, limit: ANSWER_SIZE, headersOnly: true });
+      const answer = await history.read({ database, after, limit: ANSWER_SIZE, headersOnly: true, fresh });
+      fresh = false;
       const { pieces } = answer;
       for (const { index, gid, time, after: passed } of pieces) {
         after = Math.max(after, passed ?? index) as LogIndex;
@@ -285,6 +328,8 @@ export class CatchUp {
   /** This node's PostgreSQL is looked at anew: what was wanted is asked for again. */
   reset(): void {
     this.#wanted.clear();
+    // What was lost with a connection gives no result. Any other comes before PostgreSQL has been looked at, while the core knows of no such replay.
+    this.#applying.clear();
     this.#troubles.clear();
   }
 }

@@ -3,6 +3,11 @@ import type { Socket } from 'node:net';
 /** No frame is larger; a larger length means a broken or hostile peer. */
 const MAX_FRAME = 256 * 1024 * 1024;
 
+/** What came on a connection can't be made sense of, so nothing that follows on it can. */
+export class Unreadable extends Error {
+  override readonly name = 'Unreadable';
+}
+
 /**
  * Length-prefixed frames on a socket: `[u32 length of the body][body]`. What is sent within one turn of the event loop
  * leaves in one write, as most of the cost of a small message is its system call.
@@ -55,7 +60,7 @@ export class FrameReader {
     this.#onFrame = onFrame;
   }
 
-  /** Throws when the peer announces a frame above the limit. */
+  /** Throws `Unreadable` when the peer announces a frame above the limit. */
   push(chunk: Buffer): void {
     let bytes = chunk;
     if (this.#heldLength > 0) {
@@ -70,7 +75,7 @@ export class FrameReader {
     this.#needed = 4;
     while (bytes.length - offset >= 4) {
       const length = bytes.readUInt32BE(offset);
-      if (length > MAX_FRAME) throw new Error(`frame of ${length} bytes is above the limit`);
+      if (length > MAX_FRAME) throw new Unreadable(`frame of ${length} bytes is above the limit`);
       if (bytes.length - offset - 4 < length) {
         this.#needed = 4 + length;
         break;

@@ -3,6 +3,15 @@ import type { HistoryMessage, PeerMessage } from './messages.ts';
 
 type HistoryPart = Pick<HistoryMessage, 'pieces' | 'end' | 'after'>;
 
+export interface HistoryQuestion {
+  readonly database: string;
+  readonly after: LogIndex;
+  readonly limit: number;
+  readonly headersOnly: boolean;
+  /** Nothing of earlier answers is kept beyond `after`. */
+  readonly fresh: boolean;
+}
+
 /** No donor can help now. */
 export class NoDonor extends Error {
   override readonly name = 'NoDonor';
@@ -33,7 +42,7 @@ export class HistoryClient {
   readonly #donors: () => readonly NodeId[];
   readonly #timeout: number;
   readonly #pending = new Map<number, Pending>();
-  /** By database: a reading at a donor goes on where it stopped. */
+  /** Who gave the last answer, by database: a reading at a donor goes on where it stopped. */
   readonly #current = new Map<string, NodeId>();
   #id = 0;
 
@@ -49,12 +58,7 @@ export class HistoryClient {
   }
 
   /** Rejects with NoDonor and every donor's reason when none can help. */
-  async read(request: {
-    database: string;
-    after: LogIndex;
-    limit: number;
-    headersOnly: boolean;
-  }): Promise<HistoryPart> {
+  async read(request: HistoryQuestion): Promise<HistoryPart> {
     const current = this.#current.get(request.database);
     const donors = this.#donors();
     const ordered =
@@ -63,22 +67,21 @@ export class HistoryClient {
     const gone = new Set<NodeId>();
     for (const donor of ordered) {
       try {
-        const answer = await this.#ask(donor, request);
+        const fresh = request.fresh || donor !== this.#current.get(request.database);
+        const answer = await this.#ask(donor, { ...request, fresh });
         this.#current.set(request.database, donor);
         return answer;
       } catch (error) {
+        // It may have answered, too late or on a link that broke: that is not to be taken for read.
+        this.#current.delete(request.database);
         if (error instanceof Gone) gone.add(donor);
         reasons.push(`node ${donor}: ${(error as Error).message}`);
       }
     }
-    this.#current.delete(request.database);
     throw new NoDonor(reasons.length === 0 ? 'no member of the cluster can be reached' : reasons.join('; '), gone);
   }
 
-  #ask(
-    donor: NodeId,
-    request: { database: string; after: LogIndex; limit: number; headersOnly: boolean },
-  ): Promise<HistoryPart> {
+  #ask(donor: NodeId, request: HistoryQuestion): Promise<HistoryPart> {
     return new Promise((resolve, reject) => {
       const id = ++this.#id;
       const timer = setTimeout(() => this.#fail(id, 'no answer in time'), this.#timeout);

@@ -61,6 +61,8 @@ export type PeerMessage =
       readonly limit: number;
       /** Only which transactions there are. */
       readonly headersOnly: boolean;
+      /** What the donor has given out so far may be lost: it is read anew from `after` on. Not said by earlier versions. */
+      readonly fresh?: boolean;
     }
   /** A node that can't be brought up to date asks a donor for a copy of its data, from a byte on. Answered on the bulk link, under `id`. */
   | ({

@@ -372,7 +372,9 @@ export class ClusterNode implements Commits {
         if (parts === undefined) return;
         this.clock.receive(parts.clock);
         this.#keepSource(from, message);
-        break;
+        this.step({ type: 'message', from, message });
+        this.#dropUnused(message.gid);
+        return;
       }
       default:
     }
@@ -382,6 +384,12 @@ export class ClusterNode implements Commits {
   #keepSource(from: NodeId, { gid, data }: Extract<PeerMessage, { t: 'announce' }>): void {
     if (this.#sources.has(gid)) return;
     this.#sources.set(gid, data === undefined ? this.#remote.source(gid, from) : { type: 'inline', data });
+  }
+
+  /** The changes of what is not to be replayed here, nor again: no release follows. A node that is no member takes no announcements; at its admission they come again. */
+  #dropUnused(gid: Gid): void {
+    const state = this.core.participant.state(gid);
+    if (state !== 'waiting' && state !== 'applying') this.#sources.delete(gid);
   }
 
   inDoubt(): readonly InDoubt[] {
@@ -407,7 +415,9 @@ export class ClusterNode implements Commits {
   async #serveHistory(to: NodeId, request: Extract<PeerMessage, { t: 'history' }>): Promise<void> {
     const { id } = request;
     try {
-      await this.#links.sendBulk(to, { id, ...(await this.#replica.readHistory(to, request)) });
+      const isSent = await this.#links.sendBulk(to, { id, ...(await this.#replica.readHistory(to, request)) });
+      // It asks for the same again, and an earlier version does not say that it lacks this answer.
+      if (!isSent) this.#replica.forgetHistory(to, request.database);
     } catch (error) {
       const { name, message } = error as Error;
       await this.#links.sendBulk(to, { id, pieces: [], end: true, error: message, gone: name === 'HistoryGone' });

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { Packr } from 'msgpackr';
 import type { Logger } from '../runtime/log.ts';
 import type { LogIndex, NodeId } from '../runtime/ids.ts';
-import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
-import { FrameReader, FrameWriter } from './frames.ts';
+import { drained, tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
+import { FrameReader, FrameWriter, Unreadable } from './frames.ts';
 import { greet, objection, receive, type Greeting, type Hello, type LinkKind } from './handshake.ts';
 import type { BulkMessage, PeerMessage } from './messages.ts';
 import type { PeerLogs, ShownLog } from './peer-logs.ts';
@@ -156,13 +156,11 @@ class Outgoing {
     return true;
   }
 
-  /** Sends and waits until the kernel has room again. False when the link is down. */
+  /** Sends and waits until the kernel has room again. False when the link is down, or broke meanwhile; never rejects for that. */
   async sendAndDrain(message: BulkMessage): Promise<boolean> {
     if (!this.send(message)) return false;
     const socket = this.#socket;
-    if (socket !== undefined && this.#writer?.flush() === false && !socket.destroyed) {
-      await Promise.race([once(socket, 'drain'), once(socket, 'close')]);
-    }
+    if (socket !== undefined && this.#writer?.flush() === false && !socket.destroyed) await drained(socket);
     return !(socket?.destroyed ?? true);
   }
 
@@ -312,13 +310,28 @@ export class PeerLinks {
     }
     const unpackr = new Packr({ sequential: true });
     const reader = new FrameReader((body) => {
-      const message: unknown = unpackr.unpack(body);
+      const message = unpack(unpackr, body);
       if (hello.kind === 'control') this.#options.onMessage(from, message as PeerMessage);
       else this.#options.onBulk(from, message as BulkMessage);
     });
     socket.on('data', (chunk: Buffer) => {
       this.traffic.received += chunk.length;
-      reader.push(chunk);
+      try {
+        reader.push(chunk);
+      } catch (error) {
+        // Of the connection only: what a message brings about, and must not be, ends the process.
+        if (!(error instanceof Unreadable)) throw error;
+        this.#options.log.warn({ peer: from, kind: hello.kind }, `peer connection ended: ${error.message}`);
+        socket.destroy();
+      }
     });
+  }
+}
+
+function unpack(unpackr: Packr, body: Buffer): unknown {
+  try {
+    return unpackr.unpack(body);
+  } catch (error) {
+    throw new Unreadable(`a message cannot be read: ${(error as Error).message}`);
   }
 }

@@ -33,4 +33,6 @@ export interface Replica {
     reader: NodeId,
     request: Extract<PeerMessage, { t: 'history' }>,
   ): Promise<Pick<HistoryMessage, 'pieces' | 'end' | 'after'>>;
+  /** That node did not get an answer: what it was not told is read again. */
+  forgetHistory(reader: NodeId, database: string): void;
 }

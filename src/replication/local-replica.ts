@@ -367,6 +367,10 @@ export class LocalReplica {
     return this.#history.read(reader, request);
   }
 
+  forgetHistory(reader: NodeId, database: string): void {
+    this.#history.forget(reader, database);
+  }
+
   /** Bytes of WAL that PostgreSQL keeps for each of this program's slots. */
   get retainedWal(): ReadonlyMap<string, number> {
     return this.#retainedWal;

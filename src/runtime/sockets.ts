@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
 import { createRequire } from 'node:module';
 
@@ -28,6 +29,20 @@ function load(): NetKeepalive | undefined {
     }
   }
   return library;
+}
+
+/**
+ * Resolves when a stream that was full has room again, or has ended: why, its other listeners are told. `once` would reject then, and leave listeners
+ * behind for each time that it was raced against another event.
+ */
+export function drained(stream: EventEmitter): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = () => {
+      stream.off('drain', finish).off('close', finish).off('error', finish);
+      resolve();
+    };
+    stream.on('drain', finish).on('close', finish).on('error', finish);
+  });
 }
 
 /** Sets keepalive and TCP_USER_TIMEOUT on a connected TCP socket. Does nothing on a unix socket. */

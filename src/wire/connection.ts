@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import { PgError } from '../runtime/errors.ts';
-import { tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
+import { drained, tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { Backend, lengthAt } from './codes.ts';
 import { readDataRow, readError } from './backend-messages.ts';
 import { FrontendWriter } from './frontend.ts';
@@ -135,13 +135,7 @@ export class ServerConnection {
   /** Resolves when the socket has room again, or has ended. */
   drained(): Promise<void> {
     if (!this.#socket.writableNeedDrain || this.#closed !== undefined) return Promise.resolve();
-    return new Promise((resolve) => {
-      const finish = () => {
-        this.#socket.off('drain', finish).off('close', finish);
-        resolve();
-      };
-      this.#socket.on('drain', finish).on('close', finish);
-    });
+    return drained(this.#socket);
   }
 
   /** Stops reading, so that the server stops sending. */

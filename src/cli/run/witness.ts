@@ -293,6 +293,7 @@ const NO_POSTGRES: Replica = {
   readChanges: () => Promise.reject(new Error('a witness holds no data')),
   lockWaits: () => Promise.resolve(new Map()),
   readHistory: () => Promise.reject(new Error('a witness holds no data')),
+  forgetHistory: impossible,
 };
 
 const NO_SPOOL = {

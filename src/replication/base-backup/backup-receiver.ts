@@ -1,5 +1,5 @@
-import { once } from 'node:events';
 import { Unpack } from 'tar';
+import { drained } from '../../runtime/sockets.ts';
 import { manifestReader, type Manifest } from './manifest.ts';
 import { readTablespaces, type Tablespace } from './tablespaces.ts';
 
@@ -90,6 +90,7 @@ export class BackupReceiver {
 class Archive {
   readonly #unpack: Unpack;
   #failed: Error | undefined;
+  #isOver = false;
   /** Nothing more comes of it: it is unpacked, or can't be. */
   readonly #ended: Promise<void>;
 
@@ -99,10 +100,14 @@ class Archive {
       filter: (path, entry) => !('type' in entry && entry.type === 'SymbolicLink' && TABLESPACE_LINK.test(path)),
     });
     this.#ended = new Promise((resolve) => {
-      this.#unpack.on('close', resolve);
+      const end = () => {
+        this.#isOver = true;
+        resolve();
+      };
+      this.#unpack.on('close', end);
       this.#unpack.on('error', (error: Error) => {
         this.#failed ??= error;
-        resolve();
+        end();
       });
     });
   }
@@ -110,7 +115,7 @@ class Archive {
   async write(data: Buffer): Promise<void> {
     if (this.#failed !== undefined) throw this.#failed;
     // A chunk is a view into what was received, and the files are written later.
-    if (!this.#unpack.write(Buffer.from(data))) await Promise.race([once(this.#unpack, 'drain'), this.#ended]);
+    if (!this.#unpack.write(Buffer.from(data)) && !this.#isOver) await drained(this.#unpack);
   }
 
   async finish(): Promise<void> {

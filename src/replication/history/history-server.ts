@@ -8,6 +8,8 @@ export interface HistoryRequest {
   /** Bytes that the answer may hold, roughly. */
   readonly limit: number;
   readonly headersOnly: boolean;
+  /** The reader does not have what was given out before: an answer may be lost, or it is a new process. Not said by earlier versions. */
+  readonly fresh?: boolean;
 }
 
 export interface HistoryAnswer {
@@ -36,6 +38,9 @@ export class HistoryGone extends Error {
   override readonly name = 'HistoryGone';
 }
 
+type Reader = Pick<HistoryReader, 'start' | 'resume' | 'stop'>;
+type OpenReader = (options: HistoryReaderOptions) => Reader;
+
 /** Bytes read ahead for one reader. */
 const READ_AHEAD = 4 * 1024 * 1024;
 /** Milliseconds that an answer waits for something to happen, and that a reader may be silent. */
@@ -44,7 +49,7 @@ const IDLE = 15_000;
 
 /** One node's reading of one database's history, from one request to the next. */
 class Reading {
-  readonly #reader: HistoryReader;
+  readonly #reader: Reader;
   readonly headersOnly: boolean;
   #pieces: HistoryPiece[] = [];
   #bytes = 0;
@@ -59,10 +64,10 @@ class Reading {
   position: LogIndex;
   idle: NodeJS.Timeout | undefined;
 
-  constructor(options: Omit<HistoryReaderOptions, 'handlers'>) {
+  constructor(options: Omit<HistoryReaderOptions, 'handlers'>, open: OpenReader) {
     this.position = options.after;
     this.headersOnly = options.headersOnly;
-    this.#reader = new HistoryReader({
+    this.#reader = open({
       ...options,
       handlers: {
         piece: (index, records) => {
@@ -130,12 +135,17 @@ class Reading {
     if (this.#error !== undefined) throw this.#error;
     const pieces: HistoryPiece[] = [];
     let size = 0;
-    for (let piece = this.#pieces.at(0); piece !== undefined && size < limit; piece = this.#pieces.at(0)) {
-      this.#pieces.shift();
+    for (let piece = this.#pieces.shift(); piece !== undefined; piece = this.#pieces.shift()) {
+      if (piece.bytes.length > limit) {
+        // A row that is larger than what should travel at once: the reader joins the parts.
+        this.#pieces.unshift({ ...piece, offset: piece.offset + limit, bytes: piece.bytes.subarray(limit) });
+        piece = { ...piece, bytes: piece.bytes.subarray(0, limit), last: false };
+      }
       pieces.push(piece);
       size += piece.bytes.length + 64;
       this.#bytes -= piece.bytes.length;
       if (piece.last) this.position = Math.max(this.position, piece.after ?? piece.index) as LogIndex;
+      if (size >= limit) break;
     }
     if (this.#bytes < READ_AHEAD) this.#reader.resume();
     if (this.#pieces.length > 0 || this.#passed <= this.position) return { pieces, end: this.#isAtEnd };
@@ -161,27 +171,36 @@ const EMPTY = Buffer.alloc(0);
  */
 export class HistoryServer {
   readonly #source: (database: string) => HistorySource | undefined;
+  readonly #open: OpenReader;
   readonly #readings = new Map<string, Reading>();
 
-  constructor(source: (database: string) => HistorySource | undefined) {
+  constructor(
+    source: (database: string) => HistorySource | undefined,
+    open: OpenReader = (options) => new HistoryReader(options),
+  ) {
     this.#source = source;
+    this.#open = open;
   }
 
   /** Rejects with a reason when this node can't help. */
   async read(reader: NodeId, request: HistoryRequest): Promise<HistoryAnswer> {
-    const { database, after, headersOnly } = request;
-    const key = `${reader} ${database}`;
+    const { database, after, headersOnly, fresh } = request;
+    const key = keyOf(reader, database);
     const source = this.#source(database);
     if (source === undefined) throw new Error(`database "${database}" is not available here`);
     if (after < source.from) throw new HistoryGone(`the history kept here begins after log index ${source.from}`);
     let reading = this.#readings.get(key);
-    if (reading !== undefined && (reading.position !== after || reading.headersOnly !== headersOnly)) {
+    // The position alone would not do: it stays where it is in the middle of a transaction, and for a while in the order "relaxed".
+    if (
+      reading !== undefined &&
+      (fresh === true || reading.position !== after || reading.headersOnly !== headersOnly)
+    ) {
       this.#end(key, reading);
       reading = undefined;
     }
     if (reading === undefined) {
       const copy = `pgmm_reader_${reader}_${process.hrtime.bigint().toString(36)}`;
-      reading = new Reading({ ...source.readerOptions(), copy, after, headersOnly });
+      reading = new Reading({ ...source.readerOptions(), copy, after, headersOnly }, this.#open);
       await reading.start();
       this.#readings.set(key, reading);
     }
@@ -198,6 +217,13 @@ export class HistoryServer {
     }
   }
 
+  /** An answer did not get there. */
+  forget(reader: NodeId, database: string): void {
+    const key = keyOf(reader, database);
+    const reading = this.#readings.get(key);
+    if (reading !== undefined) this.#end(key, reading);
+  }
+
   #end(key: string, reading: Reading): void {
     reading.stop();
     if (this.#readings.get(key) === reading) this.#readings.delete(key);
@@ -207,3 +233,5 @@ export class HistoryServer {
     for (const [key, reading] of this.#readings) this.#end(key, reading);
   }
 }
+
+const keyOf = (reader: NodeId, database: string): string => `${reader} ${database}`;

@@ -1,8 +1,11 @@
+import net from 'node:net';
+import { once } from 'node:events';
 import pino from 'pino';
 import { afterEach, describe, expect, it } from 'vitest';
-import { PeerLinks } from '../../../src/cluster/peer-links.ts';
+import { greet, receive, type LinkKind } from '../../../src/cluster/handshake.ts';
+import { PeerLinks, type Address } from '../../../src/cluster/peer-links.ts';
 import { PeerLogs, type ShownLog } from '../../../src/cluster/peer-logs.ts';
-import { nodeId, logIndex, type LogIndex } from '../../../src/runtime/ids.ts';
+import { nodeId, logIndex, type Gid, type LogIndex, type NodeId } from '../../../src/runtime/ids.ts';
 import { freePort } from '../../support/free-ports.ts';
 import { waitFor } from '../../support/wait-for.ts';
 
@@ -19,6 +22,15 @@ describe('the links between two nodes', () => {
     readonly port?: number;
   }
 
+  /** A connection to node 1 that has proven to be node 2's. */
+  async function connectTo({ port }: End, kind: LinkKind): Promise<net.Socket> {
+    const socket = net.connect({ host: '127.0.0.1', port });
+    socket.on('error', () => undefined);
+    await once(socket, 'connect');
+    await greet(socket, 'secret', { cluster: 'test', node: 2, to: 1, kind }, () => ({ name: 'b', last: logIndex(0) }));
+    return socket;
+  }
+
   async function pair(): Promise<(self: 1 | 2, log: ShownLog, logs: PeerLogs, setting?: Setting) => Promise<End>> {
     const [a, b] = [await freePort(), await freePort()];
     const address = (port: number) => ({ host: '127.0.0.1', port });
@@ -30,11 +42,12 @@ describe('the links between two nodes', () => {
       const wentBack: LogIndex[] = [];
       const heard: string[] = [];
       const warnings: string[] = [];
+      const listen = port === undefined ? peers.get(nodeId(self))! : address(port);
       const links = new PeerLinks({
         self: nodeId(self),
         cluster: 'test',
         secret,
-        listen: port === undefined ? peers.get(nodeId(self))! : address(port),
+        listen,
         peers,
         keepalive: KEEPALIVE,
         silence: 60_000,
@@ -49,7 +62,7 @@ describe('the links between two nodes', () => {
       });
       open.push(links);
       await links.start();
-      return { links, wentBack, heard, warnings };
+      return { links, peers, port: listen.port, wentBack, heard, warnings };
     };
   }
 
@@ -117,10 +130,50 @@ describe('the links between two nodes', () => {
     await second.links.stop();
     await waitFor('the second one takes its place', () => reached(again));
   });
+
+  it('tell whether a message got away, also when the other one resets the connection instead of reading it', async () => {
+    const start = await pair();
+    const { links, peers } = await start(2, { name: 'b', last: logIndex(0) }, new PeerLogs());
+    const accepted: net.Socket[] = [];
+    const deaf = net.createServer((socket) => {
+      socket.on('error', () => undefined);
+      const ready = receive(
+        socket,
+        'secret',
+        () => undefined,
+        () => () => undefined,
+      );
+      void ready.then(() => accepted.push(socket));
+    });
+    deaf.listen(peers.get(one));
+    await waitFor('both links are up', () => accepted.length === 2);
+    deaf.close();
+    const piece = { gid: 'pgmm:test:2:1:1:1' as Gid, offset: 0, bytes: Buffer.alloc(64 << 20), last: true };
+    const sent = links.sendBulk(one, piece);
+    for (const socket of accepted) socket.resetAndDestroy();
+    expect(await sent).toBe(false);
+  });
+
+  it.each([
+    ['that is too large', Buffer.from([0xff, 0xff, 0xff, 0xff, 0]), 'above the limit'],
+    ['that is not whole', Buffer.from([0, 0, 0, 1, 0xdc]), 'cannot be read'],
+  ])('end with a message %s, and can be made again', async (_what, bytes, reason) => {
+    const start = await pair();
+    const first = await start(1, { name: 'a', last: logIndex(0) }, new PeerLogs());
+    const socket = await connectTo(first, 'bulk');
+    socket.write(bytes);
+    await once(socket.resume(), 'close');
+    expect(first.warnings.filter((line) => line.includes(reason))).toHaveLength(1);
+    const second = await start(2, { name: 'b', last: logIndex(0) }, new PeerLogs());
+    await waitFor('node 2 reaches node 1', () => second.links.send(one, { t: 'committed', index: logIndex(1) }));
+    await waitFor('node 1 hears node 2', () => first.heard.includes('committed'));
+  });
 });
 
 interface End {
   readonly links: PeerLinks;
+  readonly peers: ReadonlyMap<NodeId, Address>;
+  readonly port: number;
   readonly wentBack: LogIndex[];
   readonly heard: string[];
   readonly warnings: string[];
