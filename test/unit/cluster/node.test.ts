@@ -23,6 +23,7 @@ function setUp({ isBulkUp = true } = {}) {
     ...{ cluster: 'test', lastIndex: logIndex(0), heartbeatInterval: 1000, refuseReads: false },
     ...{ readLevel: 'local', readTimeout: 0, fetchTimeout: 1000, retryPatience: 0, clusterLocks: false },
     bypassed: () => false,
+    needed: () => undefined,
     keepVoice: () => Promise.resolve(),
     log: pino({ level: 'silent' }),
     observer: { finished: () => undefined, conflict: () => undefined },
