@@ -3,7 +3,7 @@ import type { HistoryMessage, PeerMessage } from './messages.ts';
 
 type HistoryPart = Pick<HistoryMessage, 'pieces' | 'end' | 'after'>;
 
-export interface HistoryQuestion {
+interface HistoryQuestion {
   readonly database: string;
   readonly after: LogIndex;
   readonly limit: number;

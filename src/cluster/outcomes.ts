@@ -19,8 +19,15 @@ export interface OutcomesOptions {
   /** Whether a transaction of this node is under way, or may yet be prepared. */
   readonly isUnderWay: (gid: Gid) => boolean;
   readonly send: (to: NodeId, message: OutcomeMessage) => boolean;
-  /** Milliseconds that another node's answer may take. */
+  /** Milliseconds that another node's answer may take, and then the entries that this node has yet to read. */
   readonly timeout: number;
+}
+
+/** Somebody who needs the log to be read up to an entry. */
+interface Reader {
+  readonly index: LogIndex;
+  readonly resolve: () => void;
+  readonly timer: NodeJS.Timeout;
 }
 
 interface Pending {
@@ -42,14 +49,14 @@ export class OutcomeUnavailable extends Error {
 export class Outcomes {
   readonly #options: OutcomesOptions;
   readonly #pending = new Map<number, Pending>();
-  #waiting: { readonly index: LogIndex; readonly resolve: () => void }[] = [];
+  readonly #waiting = new Set<Reader>();
   #id = 0;
 
   constructor(options: OutcomesOptions) {
     this.#options = options;
   }
 
-  /** Rejects with OutcomeUnavailable while there is no leader to be reached. The name must be one of this cluster's. */
+  /** Rejects with OutcomeUnavailable while there is no leader to be reached, or not for long enough. The name must be one of this cluster's. */
   async outcome(gid: Gid): Promise<TransactionOutcome> {
     const { self } = this.#options;
     const parts = parseGid(gid);
@@ -93,7 +100,16 @@ export class Outcomes {
   async #readUpToNow(): Promise<void> {
     const index = await this.readIndex();
     if (this.#options.applied() >= index) return;
-    await new Promise<void>((resolve) => this.#waiting.push({ index, resolve }));
+    await new Promise<void>((resolve, reject) => {
+      // The entries come from the leader: a node that was cut off since it was told of them waits for as long as that lasts.
+      const giveUp = () => {
+        this.#waiting.delete(reader);
+        const known = `it has read the decision log up to entry ${this.#options.applied()}`;
+        reject(new OutcomeUnavailable(`${known} and needs it up to entry ${index}`));
+      };
+      const reader: Reader = { index, resolve, timer: setTimeout(giveUp, this.#options.timeout) };
+      this.#waiting.add(reader);
+    });
   }
 
   /** Everything that was decided before the call stands in the log at or before the answer. Rejects with OutcomeUnavailable. */
@@ -157,11 +173,14 @@ export class Outcomes {
 
   /** This node has read on in the log. */
   onApplied(): void {
-    if (this.#waiting.length === 0) return;
+    if (this.#waiting.size === 0) return;
     const applied = this.#options.applied();
-    const reached = this.#waiting.filter(({ index }) => index <= applied);
-    this.#waiting = this.#waiting.filter(({ index }) => index > applied);
-    for (const { resolve } of reached) resolve();
+    for (const reader of this.#waiting) {
+      if (reader.index > applied) continue;
+      clearTimeout(reader.timer);
+      this.#waiting.delete(reader);
+      reader.resolve();
+    }
   }
 }
 

@@ -90,4 +90,22 @@ describe('a node that dies and returns', () => {
     ]);
     expect(stdout.trim().split('\n').map(Number)).toEqual(writer.acknowledged);
   });
+
+  it('gets rows and transactions that do not fit into one answer of a donor', async () => {
+    const on = (node: number, sql: string) => run('psql', ['-qAtX', '-c', sql, cluster.node(node).uri]);
+    await on(1, 'CREATE TABLE large (id int PRIMARY KEY, content text)');
+    await cluster.dev('kill', '3', 'proxy');
+    await waitFor('writes without it', () => on(1, `INSERT INTO large VALUES (0, 'small') ON CONFLICT DO NOTHING`), {
+      timeoutMs: 60_000,
+    });
+    await on(2, `INSERT INTO large VALUES (1, repeat('0123456789', 700000))`);
+    await on(1, `INSERT INTO large SELECT i, repeat(md5(i::text), 10) FROM generate_series(2, 20000) i`);
+    await on(2, `UPDATE large SET content = content || id WHERE id < 3`);
+    await cluster.dev('start', '3', 'proxy');
+    await waitFor('the node to be a member again', () => isReady(cluster, 3), { timeoutMs: 90_000 });
+    const report = await verify(targetsOfPlayground(cluster.dir), { waitMs: 30_000 });
+    expect(report.differences).toEqual([]);
+    const { stdout } = await on(3, 'SELECT count(*), max(length(content)) FROM large');
+    expect(stdout.trim()).toBe('20001|7000001');
+  });
 });

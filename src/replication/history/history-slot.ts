@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
 import type { ControlClient } from '../control-client.ts';
+import { removeDurably, replaceDurably } from '../../runtime/durable-file.ts';
 import { formatLsn, logIndex, parseLsn, ZERO_LSN, type LogIndex, type Lsn } from '../../runtime/ids.ts';
 import { findSlot, isUsable } from '../slots.ts';
 
@@ -89,12 +89,13 @@ export class HistorySlot {
 
   /** The slot is created in the place of what there is. It gives what is committed from then on, and no more is promised at any moment. */
   async #beginAnew(committed: () => Promise<LogIndex>): Promise<void> {
-    await rm(this.#file, { force: true });
+    // For good: after a crash the note of the former slot would promise what the new one does not have.
+    await removeDurably(this.#file);
     await this.#make(this.name);
     const from = await committed();
     const created = await findSlot(this.#control, this.name);
     if (created === undefined) throw new Error(`slot ${this.name} was dropped by somebody`);
-    await this.#note(from);
+    await replaceDurably(this.#file, noteOf(from));
     this.#from = from;
     this.#confirmed = created.confirmed;
     this.#samples = [];
@@ -153,7 +154,7 @@ export class HistorySlot {
     const passed = isSurrender ? overdue : wanted;
     if (passed === undefined || passed.position - this.#confirmed < STEP) return undefined;
     // First the note: after a crash between the two it promises too little, never too much.
-    await this.#note(passed.index);
+    await replaceDurably(this.#file, noteOf(passed.index));
     this.#from = passed.index;
     await this.#control.ask('SELECT pg_catalog.pg_replication_slot_advance($1, $2)', [
       this.name,
@@ -171,18 +172,9 @@ export class HistorySlot {
     // Of what was written before this program began no sample tells: the first one stands for all of it.
     return old ?? (this.#confirmed < limit ? this.#samples.at(0) : undefined);
   }
-
-  async #note(from: LogIndex): Promise<void> {
-    const file = await open(`${this.#file}.new`, 'w', 0o600);
-    try {
-      await file.writeFile(JSON.stringify({ from }));
-      await file.datasync();
-    } finally {
-      await file.close();
-    }
-    await rename(`${this.#file}.new`, this.#file);
-  }
 }
+
+const noteOf = (from: LogIndex): string => JSON.stringify({ from });
 
 /** Undefined when there is no note: then only what is committed from now on can be promised. */
 function readNote(file: string): LogIndex | undefined {

@@ -1,3 +1,4 @@
+import { mkdirSync, rmSync } from 'node:fs';
 import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { CatchUp } from '../../../src/cluster/catch-up.ts';
@@ -205,6 +206,20 @@ describe('a node that comes back', () => {
     proxy.next();
     await waitFor('everything is replayed', proxy.isDone);
     expect(proxy.begun).toEqual(['gid-101', 'gid-101', 'gid-102']);
+    expect(proxy.hasAll()).toBe(true);
+  });
+
+  it('reads again what the disk did not take', async () => {
+    const history = [transaction(101, 10 * PART)];
+    const spool = `${directory}/spool`;
+    const isLost = (n: number) => {
+      if (n === 0) rmSync(spool, { recursive: true });
+      return false;
+    };
+    const proxy = await startReader(startDonor({ a: history }), inOne(history), { isLost });
+    await waitFor('it is noticed', () => proxy.catchUp.problem?.includes('could not keep the changes'));
+    mkdirSync(spool);
+    await waitFor('everything is replayed', proxy.isDone);
     expect(proxy.hasAll()).toBe(true);
   });
 
