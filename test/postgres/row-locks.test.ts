@@ -106,6 +106,26 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     return codes;
   }
 
+  // The first test, as the node looks for locks over a connection that it opens for the first one.
+  it('commits nothing whose locks it can not find out, and looks again for the next', async () => {
+    const direct = new pg.Client({ connectionString: c.cluster.node(1).postgresUri });
+    await direct.connect();
+    await direct.query('SET session_replication_role = replica');
+    const lock = [row('SHARE'), NOTES[0]];
+    // One is needed when the connection is opened, the other for every look.
+    for (const [name, types] of [
+      ['pg_walfile_name', 'pg_lsn'],
+      ['currtid2', 'text, tid'],
+    ]) {
+      await direct.query(`ALTER FUNCTION pg_catalog.${name} (${types}) RENAME TO hidden`);
+      for (const sql of [lock, lock]) await expect(c.on(1, ...sql)).rejects.toMatchObject({ code: '58030' });
+      await direct.query(`ALTER FUNCTION pg_catalog.hidden (${types}) RENAME TO ${name}`);
+      expect(await c.rows('SELECT text FROM note')).toEqual([]);
+    }
+    await direct.end();
+    expect(await race([row('SHARE')], [VALUED])).toEqual(['40001']);
+  });
+
   it.each(EXCLUDING)('excludes: %s', async (_what, one, two) => {
     expect(await race(one, two)).toEqual(['40001']);
     expect(await c.rows('SELECT text FROM note')).toEqual([['one']]);
