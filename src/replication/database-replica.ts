@@ -278,8 +278,8 @@ export class DatabaseReplica {
   async #addLocks(gid: Gid, question: LockQuestion): Promise<void> {
     const { spool, decoded, log } = this.#options;
     try {
-      this.#lockSurvey ??= this.#openLockSurvey();
-      const records = await (await this.#lockSurvey).look(question);
+      const survey = await this.#survey();
+      const records = await survey.look(question);
       // It will be decoded again, and completed then.
       if (this.#closed) return;
       for (const record of records) if (!spool.append(gid, record)) await spool.settled(gid);
@@ -291,15 +291,31 @@ export class DatabaseReplica {
     decoded(gid, spool.complete(gid));
   }
 
+  #survey(): Promise<LockSurvey> {
+    this.#lockSurvey ??= this.#openLockSurvey().catch((error: unknown) => {
+      // What kept it from being opened may be over when the next transaction needs it.
+      this.#lockSurvey = undefined;
+      throw error;
+    });
+    return this.#lockSurvey;
+  }
+
   async #openLockSurvey(): Promise<LockSurvey> {
     const { server, database } = this.#options;
     const connection = await connectForText({
       ...{ ...server, database, applicationName: `${APPLICATION_NAME} lock survey` },
       settings: { default_transaction_read_only: 'off', statement_timeout: '0', lock_timeout: '0' },
     });
+    let survey: LockSurvey;
+    try {
+      survey = await LockSurvey.open(connection, this.#slots.live);
+    } catch (error) {
+      connection.destroy();
+      throw error;
+    }
     connection.onClose((error) => this.#onClosed(error));
     this.#connections.push(connection);
-    return LockSurvey.open(connection, this.#slots.live);
+    return survey;
   }
 
   #onClosed(error: Error): void {

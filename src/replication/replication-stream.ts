@@ -1,5 +1,5 @@
 import { ZERO_LSN, type Lsn } from '../runtime/ids.ts';
-import type { PgError } from '../runtime/errors.ts';
+import { PgError } from '../runtime/errors.ts';
 import { Backend } from '../wire/codes.ts';
 import type { ServerConnection } from '../wire/connection.ts';
 import { FrontendWriter } from '../wire/frontend.ts';
@@ -18,11 +18,15 @@ export interface StreamHandlers {
 /** Microseconds between the Unix epoch and PostgreSQL's, 2000-01-01. */
 const POSTGRES_EPOCH = 946_684_800_000_000n;
 
+const CONNECTION_FAILURE = '08006';
+
 /** "Streaming Replication Protocol": START_REPLICATION on a logical slot, and the status updates that keep it alive. */
 export class ReplicationStream {
   readonly #server: ServerConnection;
   readonly #handlers: StreamHandlers;
+  /** Of the status updates; undefined until the server streams. */
   #timer: NodeJS.Timeout | undefined;
+  #stopped = false;
 
   /** `server` is a walsender's connection to the slot's database. */
   constructor(server: ServerConnection, handlers: StreamHandlers) {
@@ -35,23 +39,35 @@ export class ReplicationStream {
     const list = Object.entries(options).map(([name, value]) => `${name} '${value}'`);
     const command = `START_REPLICATION SLOT "${slot}" LOGICAL 0/0 (${list.join(', ')})`;
     await new Promise<void>((resolve, reject) => {
-      let streaming = false;
       this.#server.request(new FrontendWriter().query(command).take(), {
         message: (type, bytes, start, end) => {
           if (type === Backend.copyData) return this.#receive(bytes, start + 5, end);
-          streaming = true;
+          if (this.#timer === undefined) this.#begin(statusInterval);
           resolve();
         },
         done: (error) => {
-          if (!streaming) reject(error ?? new Error('replication ended at once'));
+          if (this.#timer === undefined) reject(error ?? new Error('replication ended at once'));
+          else this.#onDone(error);
         },
       });
     });
+  }
+
+  /** At once, as the end may come together with the beginning. */
+  #begin(statusInterval: number): void {
     this.#timer = setInterval(() => this.#sendStatus(), statusInterval);
     this.#server.onClose((error) => {
       clearInterval(this.#timer);
       this.#handlers.closed(error);
     });
+  }
+
+  /** After an error a walsender stays connected: it has let go of the slot, waits for another command, and sends nothing any more. */
+  #onDone(error: PgError | undefined): void {
+    if (this.#stopped || this.#server.closed !== undefined) return;
+    clearInterval(this.#timer);
+    this.#server.destroy();
+    this.#handlers.closed(error ?? new PgError(CONNECTION_FAILURE, 'the server ended replication'));
   }
 
   pause(): void {
@@ -63,6 +79,7 @@ export class ReplicationStream {
   }
 
   stop(): void {
+    this.#stopped = true;
     clearInterval(this.#timer);
     if (this.#server.closed === undefined) this.#sendStatus();
     this.#server.end();

@@ -94,11 +94,12 @@ export class TransactionSpool {
     return held < 8 * WRITE_SIZE;
   }
 
-  /** Everything is here. Gives the bytes when they are in memory as a whole. */
+  /** Everything is here. Gives the bytes when they are in memory as a whole; never those of a transaction that failed, which readers are to hear of. */
   complete(gid: Gid): Buffer | undefined {
     const t = this.#transactions.get(gid);
     if (t === undefined) return undefined;
     t.complete = true;
+    if (t.failure !== undefined) return undefined;
     if (
       t.file === undefined &&
       t.parts.length > 0 &&

@@ -116,11 +116,10 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
-  /** Positions in the WAL before the first statement of the transaction in progress, and before the first whose text may lock something. */
+  /** Position in the WAL before the first statement of the transaction in progress. */
   #runsSince: Lsn | undefined;
-  #locksSince: Lsn | undefined;
-  /** While it ran there was something that locks rows or tables and that no text shows. */
-  #hidesLocks = false;
+  /** A text looked as if it locked something, or there was what locks rows or tables without any text that shows it. */
+  #mayHaveLocked = false;
   /** The transaction in progress locks whole tables; see `ConflictVictim.standing`. */
   stands = false;
   /** The first transaction of this client that lost a conflict since its last commit. */
@@ -192,30 +191,24 @@ export class Context implements ContextParts {
     this.gid = undefined;
     this.ordinal = 0;
     this.#runsSince = undefined;
-    this.#locksSince = undefined;
-    this.#hidesLocks = false;
+    this.#mayHaveLocked = false;
     this.stands = false;
   }
 
   /** To be called before a statement of a transaction is sent. `byText`: it looks as if it locked rows or tables. */
   mayLock(byText: boolean): void {
-    if (this.classifier.hidesLocks) this.#hidesLocks = true;
-    if (this.#runsSince !== undefined && (!byText || this.#locksSince !== undefined)) return;
-    const position = this.locks.position(this.database);
-    this.#runsSince ??= position;
-    if (byText) this.#locksSince = position;
+    if (byText || this.classifier.hidesLocks) this.#mayHaveLocked = true;
+    this.#runsSince ??= this.locks.position(this.database);
   }
 
   /**
-   * What the transaction in progress has locked, it has locked since this position in the WAL; undefined: nothing, as far as is known. A function
-   * that locks may have been made while the transaction ran: then a statement may have found it that was sent before anybody knew.
+   * Since when in the WAL the transaction in progress may have locked something; undefined: it has not, as far as is known. A function that locks
+   * may have been made while the transaction ran: then a statement may have found it that was sent before anybody knew. Since its beginning, as
+   * only that tells to whom a lock belongs that was taken after a write: the first record of a savepoint, and the former place of an updated row.
    */
   get locksSince(): Lsn | undefined {
-    const [runs, locks, changing] = [this.#runsSince, this.#locksSince, this.classifier.changingSince];
-    if (this.#hidesLocks || this.classifier.hidesLocks) return runs;
-    if (runs === undefined || changing === undefined) return locks;
-    const hides = changing > runs ? changing : runs;
-    return locks !== undefined && locks < hides ? locks : hides;
+    const { hidesLocks, changingSince } = this.classifier;
+    return this.#mayHaveLocked || hidesLocks || changingSince !== undefined ? this.#runsSince : undefined;
   }
 
   /** A statement that locks whole tables comes next: the transaction has its name, and with it its priority, from here on. */

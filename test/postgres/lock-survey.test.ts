@@ -124,6 +124,19 @@ describe.each(versions)('what a prepared transaction has locked, on PostgreSQL %
     expect(await found(statements)).toEqual(['parent UPDATE 3']);
   });
 
+  it('finds a lock that was taken after changes of the row, where others know it', async () => {
+    const change = (v: number) => `UPDATE parent SET v = ${v} WHERE id = 3`;
+    const lock = (mode: string) => `SELECT FROM parent WHERE id = 3 FOR ${mode}`;
+    expect(await found([change(1), lock('UPDATE')])).toEqual(['parent UPDATE 3']);
+    expect(await found([change(1), change(2), 'SAVEPOINT s', change(3), lock('UPDATE')])).toEqual(['parent UPDATE 3']);
+    expect(await found([change(1), lock('NO KEY UPDATE')])).toEqual([]);
+    expect(await found([change(1), lock('UPDATE'), 'DELETE FROM parent WHERE id = 3'])).toEqual([]);
+    const backwards = ['SAVEPOINT s', change(1), lock('UPDATE'), 'ROLLBACK TO s'];
+    expect(await found([...backwards, 'SELECT FROM parent WHERE id = 4 FOR SHARE'])).toEqual(['parent SHARE 4']);
+    const wide = `UPDATE bare SET y = repeat('wide', 400) WHERE x = 2`;
+    expect(await found([wide, wide, 'SELECT FROM bare WHERE x = 2 FOR UPDATE'])).toEqual(['bare UPDATE 2|NULL']);
+  });
+
   it('leaves out what a savepoint took back, and keeps what was locked before it', async () => {
     const statements = [
       ...['SELECT FROM t WHERE a = 3 FOR NO KEY UPDATE', 'SAVEPOINT s', 'UPDATE t SET v = 1 WHERE a = 3'],

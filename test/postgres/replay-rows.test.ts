@@ -220,6 +220,18 @@ describe('replay of rows', () => {
     expect(await rows('SELECT * FROM generated_bag ORDER BY a')).toEqual(['1x|1|x', '5y|5|y', '||n']);
   });
 
+  it('finds the one row whose key has a generated column', async () => {
+    await c.run(
+      'CREATE TABLE slugs (tenant int, name text, slug text GENERATED ALWAYS AS (lower(name)) STORED, v int, PRIMARY KEY (tenant, slug))',
+      `INSERT INTO slugs (tenant, name) VALUES (1, 'A'), (1, 'B'), (1, 'C'), (2, 'A')`,
+    );
+    await c.on(1, `DELETE FROM slugs WHERE tenant = 1 AND slug = 'a'`);
+    await c.on(2, `UPDATE slugs SET v = 1 WHERE tenant = 1 AND slug = 'b'`);
+    await c.on(3, `UPDATE slugs SET name = 'D' WHERE tenant = 1 AND slug = 'c'`);
+    await c.expectSame();
+    expect(await rows('SELECT * FROM slugs ORDER BY tenant, slug')).toEqual(['1|B|b|1', '1|D|d|', '2|A|a|']);
+  });
+
   it('leaves virtual columns alone', async ({ skip }) => {
     if (major < 18) skip();
     await c.each(

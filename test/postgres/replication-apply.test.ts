@@ -190,6 +190,18 @@ describe.each(versions)('replay, PostgreSQL $name', ({ bin }) => {
     expect((await pair.tables('d'))[1]).toEqual(['(1,a)']);
   });
 
+  it('refuses to change several rows in the place of one', async () => {
+    await pair.a.query('CREATE TABLE m (id int PRIMARY KEY, v text)');
+    await pair.b.query(`CREATE TABLE m (id int, v text); INSERT INTO m VALUES (1, 'b')`);
+    await pair.run(`INSERT INTO m VALUES (1, 'a'), (2, 'b')`);
+    for (const sql of [`UPDATE m SET v = 'x' WHERE id = 1`, 'DELETE FROM m WHERE id = 1']) {
+      const { gid, result } = await pair.replay(sql);
+      expect(failure(result)).toEqual(['failed', 'XX001']);
+      await pair.rollback(gid);
+    }
+    expect((await pair.tables('m'))[1]).toEqual(['(1,a)', '(1,b)', '(2,b)']);
+  });
+
   it('takes another of several equal rows when one is being deleted', async () => {
     await pair.both('CREATE TABLE dup (v text); ALTER TABLE dup REPLICA IDENTITY FULL');
     await pair.run(`INSERT INTO dup SELECT 'x' FROM generate_series(1, 3)`);

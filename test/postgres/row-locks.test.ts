@@ -24,6 +24,7 @@ const EXCLUDING: [string, Session, Session][] = [
   ['FOR KEY SHARE and an update of the key', [row('KEY SHARE')], [KEYED]],
   ['FOR KEY SHARE and a delete', [row('KEY SHARE')], ['DELETE FROM t WHERE id = 1']],
   ['FOR UPDATE before an update, and a child row', [row('UPDATE'), VALUED], ['INSERT INTO child VALUES (1, 1)']],
+  ['FOR UPDATE after an update, and a child row', [VALUED, row('UPDATE')], ['INSERT INTO child VALUES (1, 1)']],
   ['a row that two transactions share', [row('SHARE'), 'SELECT FROM t WHERE id < 3 FOR UPDATE'], [row('KEY SHARE')]],
   ['FOR UPDATE SKIP LOCKED of the same row', ['SELECT FROM t WHERE id = 1 FOR UPDATE SKIP LOCKED'], [row('UPDATE')]],
   ['a cursor', ['DECLARE c CURSOR FOR SELECT * FROM t ORDER BY id FOR UPDATE', 'FETCH 1 FROM c'], [VALUED]],
@@ -106,6 +107,26 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     return codes;
   }
 
+  // The first test, as the node looks for locks over a connection that it opens for the first one.
+  it('commits nothing whose locks it can not find out, and looks again for the next', async () => {
+    const direct = new pg.Client({ connectionString: c.cluster.node(1).postgresUri });
+    await direct.connect();
+    await direct.query('SET session_replication_role = replica');
+    const lock = [row('SHARE'), NOTES[0]];
+    // One is needed when the connection is opened, the other for every look.
+    for (const [name, types] of [
+      ['pg_walfile_name', 'pg_lsn'],
+      ['currtid2', 'text, tid'],
+    ]) {
+      await direct.query(`ALTER FUNCTION pg_catalog.${name} (${types}) RENAME TO hidden`);
+      for (const sql of [lock, lock]) await expect(c.on(1, ...sql)).rejects.toMatchObject({ code: '58030' });
+      await direct.query(`ALTER FUNCTION pg_catalog.hidden (${types}) RENAME TO ${name}`);
+      expect(await c.rows('SELECT text FROM note')).toEqual([]);
+    }
+    await direct.end();
+    expect(await race([row('SHARE')], [VALUED])).toEqual(['40001']);
+  });
+
   it.each(EXCLUDING)('excludes: %s', async (_what, one, two) => {
     expect(await race(one, two)).toEqual(['40001']);
     expect(await c.rows('SELECT text FROM note')).toEqual([['one']]);
@@ -128,6 +149,18 @@ describe.each(versions)('locks without a write, over all nodes, on PostgreSQL %s
     await c.run('CREATE TABLE gone (id int PRIMARY KEY)');
     expect(await race(['LOCK TABLE gone', 'DROP TABLE gone'], [VALUED])).toEqual([]);
     expect(await c.rows('SELECT count(*) FROM note')).toEqual([['2']]);
+  });
+
+  it('sees a lock in a savepoint that is kept and had written long before', async () => {
+    const [a, b, other] = [await c.connect(1), await c.connect(2), await c.connect(1)];
+    for (const sql of ['BEGIN', 'SAVEPOINT s', 'INSERT INTO bare VALUES (3)']) await a.query(sql);
+    await other.query(`INSERT INTO note SELECT repeat('x', 100) FROM generate_series(1, 1000)`);
+    for (const sql of [row('SHARE'), 'RELEASE s', 'COMMIT']) {
+      if (sql === 'COMMIT') for (const first of ['BEGIN', VALUED]) await b.query(first);
+      await a.query(sql);
+    }
+    await expect(b.query('COMMIT')).rejects.toMatchObject({ code: '40001' });
+    await Promise.all([a, b, other].map((client) => client.end()));
   });
 
   it('sees the statements of a pipeline', async () => {

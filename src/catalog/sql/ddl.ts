@@ -105,6 +105,11 @@ DECLARE
   touched record;
 BEGIN
   IF current_setting('multimaster.quiet', true) = 'on' OR NOT multimaster.is_active() THEN RETURN; END IF;
+  -- The decoder of PostgreSQL 15 goes on calling tables by the old name of their schema (pgoutput does not look at pg_namespace before 16),
+  -- until the publication changes: then it describes every table anew.
+  IF tg_tag = 'ALTER SCHEMA' AND current_setting('server_version_num')::int < 160000 THEN
+    UPDATE pg_publication SET pubname = pubname WHERE pubname = 'pgmm';
+  END IF;
   FOR touched IN
     SELECT DISTINCT r.oid::regclass AS relation, r.relkind
     FROM (

@@ -1,6 +1,6 @@
 /**
  * Replica identities. A published table without one can't be updated (55000), and each partition leaf needs its own. So
- * a table without an immediate, valid primary key gets REPLICA IDENTITY FULL, and DEFAULT again once it has one. An
+ * a table without an immediate, valid primary key that is sent as a whole gets REPLICA IDENTITY FULL, and DEFAULT again once it has one. An
  * identity that the user chose and that works is left alone. Deferrable keys are made to hold on replay.
  */
 export const IDENTITY_SQL = `
@@ -30,6 +30,17 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $function$
   ), 'FULL')
 $function$;
 
+-- Before PostgreSQL 18 the other nodes are not told of generated columns: what a key that has one leaves of it can be several rows'.
+CREATE OR REPLACE FUNCTION multimaster.is_identity(index oid) RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $function$
+  SELECT i.indimmediate AND i.indisvalid AND (
+    current_setting('server_version_num')::int >= 180000 OR NOT EXISTS (
+      SELECT FROM pg_attribute a
+      WHERE a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND a.attgenerated <> ''
+    ))
+  FROM pg_index i WHERE i.indexrelid = index
+$function$;
+
 CREATE OR REPLACE FUNCTION multimaster.fix_identity(relation regclass) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $function$
 DECLARE
@@ -41,12 +52,12 @@ BEGIN
   WHERE c.oid = relation AND c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384;
   IF NOT FOUND THEN RETURN; END IF;
   SELECT EXISTS (
-    SELECT FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary AND i.indimmediate AND i.indisvalid
+    SELECT FROM pg_index i WHERE i.indrelid = relation AND i.indisprimary AND multimaster.is_identity(i.indexrelid)
   ) INTO has_key;
   SELECT EXISTS (SELECT FROM multimaster.identity k WHERE k.relation = fix_identity.relation) INTO ours;
 
   IF current = 'i' AND NOT (ours AND has_key) AND EXISTS (
-    SELECT FROM pg_index i WHERE i.indrelid = relation AND i.indisreplident AND i.indimmediate AND i.indisvalid
+    SELECT FROM pg_index i WHERE i.indrelid = relation AND i.indisreplident AND multimaster.is_identity(i.indexrelid)
   ) THEN
     RETURN;
   END IF;

@@ -204,7 +204,7 @@ export class ApplySession {
       let offset = 0;
       for (let last = false; !last;) {
         if (this.#cancelled !== undefined) throw this.#cancelled;
-        const piece = await source.read(offset, PIECE);
+        const piece = await source.read(offset, PIECE).catch(unreadable);
         offset += piece.bytes.length;
         last = piece.last;
         const bytes = Buffer.from(piece.bytes.buffer, piece.bytes.byteOffset, piece.bytes.byteLength);
@@ -252,6 +252,11 @@ export class ApplySession {
   end(): void {
     this.#connection.end();
   }
+}
+
+/** The node that has the changes says in words why it can't give them: to the client it is trouble of input and output, as it is there. */
+function unreadable(error: Error): never {
+  throw error instanceof PgError ? error : new PgError('58030', error.message);
 }
 
 async function replayAll(replay: TransactionReplay, records: Iterable<Buffer>): Promise<void> {

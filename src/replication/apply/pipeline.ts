@@ -4,8 +4,8 @@ import type { ServerConnection } from '../../wire/connection.ts';
 import { FrontendWriter } from '../../wire/frontend.ts';
 import type { Statement } from './statements.ts';
 
-/** Called with whether the statement touched, or found, any row. */
-export type RowCheck = (found: boolean) => void;
+/** Called with the number of rows that the statement touched, or found. */
+export type RowCheck = (rows: number) => void;
 
 /** Bytes after which what was written is sent, so that the server works while more is being written. */
 const CHUNK = 128 * 1024;
@@ -111,8 +111,7 @@ export class StatementPipeline {
     this.#connection.request(this.#writer.take(), {
       message: (type, bytes, _start, end) => {
         if (type !== Backend.commandComplete) return;
-        // Tags end in the number of rows and a zero byte: "UPDATE 0", "SELECT 0".
-        checks[at++]?.(!(bytes[end - 2] === 0x30 && bytes[end - 3] === 0x20));
+        checks[at++]?.(rowsOfTag(bytes, end));
       },
       done: (error) => {
         this.#outstanding -= 1;
@@ -160,4 +159,9 @@ export class StatementPipeline {
     for (const name of this.#prepared.values()) this.#writer.closeStatement(name);
     this.#prepared.clear();
   }
+}
+
+/** Tags end in the number of rows and a zero byte: "UPDATE 0", "SELECT 12". */
+function rowsOfTag(bytes: Buffer, end: number): number {
+  return Number(bytes.toString('latin1', bytes.lastIndexOf(0x20, end - 2) + 1, end - 1));
 }

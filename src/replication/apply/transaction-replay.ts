@@ -180,16 +180,17 @@ export class TransactionReplay {
   #send(table: TableStatements, change: RowChange): void {
     const statement = table.build(change, this.#careful);
     const { type } = change;
-    const check = type === 'insert' ? undefined : (found: boolean) => this.#onRowResult(found, table, type);
+    const check = type === 'insert' ? undefined : (rows: number) => this.#onRowResult(rows, table, type);
     this.#context.pipeline.prepared(statement, check);
   }
 
-  #onRowResult(found: boolean, table: TableStatements, type: RowChange['type']): void {
-    if (!found) this.doubt ??= `row to ${type} not found in table ${table.name}`;
+  #onRowResult(rows: number, table: TableStatements, type: RowChange['type']): void {
+    if (rows === 0) this.doubt ??= `row to ${type} not found in table ${table.name}`;
+    if (rows > 1) this.doubt ??= `${rows} rows instead of one to ${type} in table ${table.name}`;
   }
 
-  readonly #onParent = (found: boolean): void => {
-    if (!found) this.doubt ??= 'a parent row is missing';
+  readonly #onParent = (rows: number): void => {
+    if (rows === 0) this.doubt ??= 'a parent row is missing';
   };
 
   #gather(table: TableStatements, change: RowChange): void {
@@ -332,8 +333,8 @@ export class TransactionReplay {
     const missing: ForeignKeyCheck[] = [];
     for (const check of this.#checks) {
       const { pipeline } = this.#context;
-      pipeline.prepared(check.table.parent(check.placed, check.values), (found) => {
-        if (!found) missing.push(check);
+      pipeline.prepared(check.table.parent(check.placed, check.values), (rows) => {
+        if (rows === 0) missing.push(check);
       });
       if (pipeline.full) await pipeline.room();
     }
@@ -350,8 +351,8 @@ export class TransactionReplay {
   /** A row that the same transaction removed again needs no parent. */
   async #refuseIfChildIsLeft(check: ForeignKeyCheck): Promise<void> {
     const left: ForeignKeyCheck[] = [];
-    this.#context.pipeline.prepared(check.table.child(check.placed, check.values), (found) => {
-      if (found) left.push(check);
+    this.#context.pipeline.prepared(check.table.child(check.placed, check.values), (rows) => {
+      if (rows > 0) left.push(check);
     });
     await this.#settled();
     if (left.length > 0) throw foreignKeyViolation(check);

@@ -29,7 +29,6 @@ const nameOf = ({ schema, table }: { readonly schema: string; readonly table: st
 const CHUNK = 512 * 1024;
 /** Rows that are looked up by one statement, and that one record names. */
 const ROWS_AT_ONCE = 1000;
-const UNDEFINED_FILE = '58P01';
 
 const KEPT = (slot: string) => `SELECT restart_lsn FROM pg_catalog.pg_replication_slots WHERE slot_name = '${slot}'`;
 
@@ -135,23 +134,15 @@ export class LockSurvey {
   }
 
   /**
-   * A transaction that has waited long before it changed or locked anything may have begun in WAL that is gone. What a slot that decodes
-   * it still needs reaches back to the first thing that it did (ReorderBufferGetOldestTXN in logical.c).
+   * A transaction can have run for long before it changed or locked anything: what came before is not read, and may be gone. What a slot that
+   * decodes it still needs reaches back to the first thing that it did (ReorderBufferGetOldestTXN in logical.c).
    */
   async #readLocks({ xid, from, to }: LockQuestion): Promise<TransactionLocks> {
-    const read = async (start: Lsn) => {
-      const found = new TransactionLocks(xid);
-      for await (const record of this.#records(start, to)) found.add(record);
-      return found;
-    };
-    try {
-      return await read(from);
-    } catch (error) {
-      if (!(error instanceof PgError) || error.sqlstate !== UNDEFINED_FILE) throw error;
-      const kept = (await this.#connection.query(KEPT(this.#slot))).at(0)?.[0] ?? null;
-      if (kept === null || parseLsn(kept) <= from) throw error;
-      return read(parseLsn(kept));
-    }
+    const kept = (await this.#connection.query(KEPT(this.#slot))).at(0)?.[0] ?? null;
+    const start = kept === null || parseLsn(kept) < from ? from : parseLsn(kept);
+    const found = new TransactionLocks(xid);
+    for await (const record of this.#records(start, to)) found.add(record);
+    return found;
   }
 
   async *#records(from: Lsn, to: Lsn): AsyncIterable<Buffer> {

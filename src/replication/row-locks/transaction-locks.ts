@@ -41,6 +41,8 @@ interface Touched {
   readonly locked: Map<number, number>;
   /** What the row changes take by themselves when they are replayed. */
   readonly changed: Map<number, LockStrength>;
+  /** Where a row stood before the transaction updated it, by where it put it. */
+  readonly moved: Map<number, number>;
 }
 
 /** Row numbers within a relation in one integer: blocks have 32 bits, offsets 16. A multixact is told by its sign. */
@@ -48,7 +50,8 @@ const place = (block: number, offset: number): number => block * 65_536 + offset
 
 /**
  * Which rows a transaction has locked, beyond those that it changed: from the WAL, where PostgreSQL notes every row lock (heap_lock_tuple in
- * heapam.c), whether a statement, a function or a trigger took it. What a savepoint took back is left out.
+ * heapam.c), whether a statement, a function or a trigger took it. What a savepoint took back is left out. Rows are named by the places
+ * where everybody can see them: a lock that was taken after an update is one of the row before it.
  */
 export class TransactionLocks {
   readonly #xids: Set<number>;
@@ -78,17 +81,14 @@ export class TransactionLocks {
   }
 
   #onHeap(record: WalRecord, operation: number): void {
-    const { blocks } = record;
     switch (operation) {
       case HEAP_LOCK:
         return this.#onLock(record);
       case HEAP_DELETE:
-        return this.#onChange(record, blocks.get(0), 3);
+        return this.#onChange(record, record.blocks.get(0), 3);
       case HEAP_UPDATE:
       case HEAP_HOT_UPDATE:
-        // Block 1 is the old row's where the new one went to another page. That the key changed can't be told: the bits say FOR UPDATE
-        // after a lock of that kind as well.
-        return this.#onChange(record, blocks.get(1) ?? blocks.get(0), 2);
+        return this.#onUpdate(record);
       default:
     }
   }
@@ -109,6 +109,17 @@ export class TransactionLocks {
     if (block !== undefined) this.#of(xid, block).changed.set(place(block.number, data.readUInt16LE(4)), takes);
   }
 
+  /** xl_heap_update: what #onChange reads, flags, xmax and offset of the new row. */
+  #onUpdate(record: WalRecord): void {
+    const { xid, data, blocks } = record;
+    // Block 1 is the old row's where the new one went to another page.
+    const [to, from] = [blocks.get(0), blocks.get(1) ?? blocks.get(0)];
+    if (to === undefined || from === undefined) return;
+    // That the key changed can't be told: the bits say FOR UPDATE after a lock of that kind as well.
+    this.#onChange(record, from, 2);
+    this.#of(xid, to).moved.set(place(to.number, data.readUInt16LE(12)), place(from.number, data.readUInt16LE(4)));
+  }
+
   /** A savepoint was rolled back, with those inside it. */
   #onAbort({ xid, info, data }: WalRecord): void {
     this.#aborted.add(xid);
@@ -124,7 +135,8 @@ export class TransactionLocks {
     if (files === undefined) this.#touched.set(xid, (files = new Map<string, Touched>()));
     const key = `${file.tablespace}/${file.database}/${file.node}`;
     let touched = files.get(key);
-    if (touched === undefined) files.set(key, (touched = { file, locked: new Map(), changed: new Map() }));
+    if (touched === undefined)
+      files.set(key, (touched = { file, locked: new Map(), changed: new Map(), moved: new Map() }));
     return touched;
   }
 
@@ -150,16 +162,29 @@ function merge(into: Touched, from: Touched): void {
   }
   for (const [at, takes] of from.changed)
     into.changed.set(at, Math.max(takes, into.changed.get(at) ?? 0) as LockStrength);
+  for (const [to, before] of from.moved) into.moved.set(to, before);
 }
 
-function lockedRows({ file, locked, changed }: Touched): LockedFile {
+function lockedRows({ file, locked, changed, moved }: Touched): LockedFile {
+  // What the transaction itself has made stays where it is until it ends, so no place leads back to itself.
+  const original = (at: number): number => {
+    let first = at;
+    for (let before = moved.get(at); before !== undefined; before = moved.get(before)) first = before;
+    return first;
+  };
+  const taken = new Map<number, LockStrength>();
+  for (const [at, takes] of changed) {
+    const first = original(at);
+    taken.set(first, Math.max(takes, taken.get(first) ?? 0) as LockStrength);
+  }
   const rows: RowLock[] = [];
   for (const [at, lock] of locked) {
-    const takes = changed.get(at);
+    const first = original(at);
+    const takes = taken.get(first);
     if (takes === 3 || (takes !== undefined && lock >= 0 && lock <= takes)) continue;
     rows.push({
-      block: Math.floor(at / 65_536),
-      offset: at % 65_536,
+      block: Math.floor(first / 65_536),
+      offset: first % 65_536,
       lock: lock < 0 ? { multixact: -lock } : { strength: lock as LockStrength },
     });
   }

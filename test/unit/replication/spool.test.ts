@@ -1,6 +1,7 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { TransactionSpool } from '../../../src/replication/spool.ts';
+import { PgError } from '../../../src/runtime/errors.ts';
 import type { Gid } from '../../../src/runtime/ids.ts';
 import { makeTempDir, removeTempDir } from '../../support/temp-dir.ts';
 
@@ -91,6 +92,17 @@ describe('TransactionSpool', () => {
     spool.begin(other);
     spool.append(other, Buffer.from('x'));
     expect(spool.complete(other)?.toString()).toBe('x');
+  });
+
+  it('does not give what there is of a transaction that was given up, however small', async () => {
+    const spool = await open();
+    spool.begin(GID);
+    spool.append(GID, Buffer.from('a part'));
+    spool.fail(GID, new PgError('58030', 'the rest is not to be had'));
+    expect(spool.complete(GID)).toBeUndefined();
+    await expect(spool.read(GID, 0, 10)).rejects.toMatchObject({ sqlstate: '58030' });
+    spool.release(GID);
+    expect(spool.usage).toEqual({ memory: 0, disk: 0 });
   });
 
   it('empties what an earlier run left, and begins a transaction anew', async () => {
