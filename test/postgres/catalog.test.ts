@@ -299,8 +299,13 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
   describe('changes of rows by ALTER TABLE', () => {
     beforeEach(async () => {
       await announced('CREATE TABLE t (id int PRIMARY KEY, x int, s text)');
-      await announced('CREATE TABLE empty (id int PRIMARY KEY)');
+      await announced('CREATE TABLE empty (id int PRIMARY KEY, x int)');
       await client.query(`INSERT INTO t VALUES (1, 1, '1')`);
+      await announced('CREATE DOMAIN any_id AS uuid DEFAULT gen_random_uuid() CHECK (VALUE IS NOT NULL)');
+      await announced('CREATE DOMAIN id_again AS any_id');
+      await announced('CREATE DOMAIN moment AS timestamptz DEFAULT now()');
+      await announced('CREATE DOMAIN seven AS int DEFAULT 7');
+      await announced(`CREATE TYPE mood AS ENUM ('now', 'later')`);
     });
 
     it.each([
@@ -310,9 +315,22 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       'ADD y timestamptz DEFAULT CURRENT_TIMESTAMP',
       'ADD y serial',
       'ADD y int GENERATED ALWAYS AS IDENTITY',
+      `ADD y timestamptz DEFAULT 'now'`,
+      `ADD y date DEFAULT $$ Today $$`,
+      `ADD y date[] DEFAULT '{2020-01-01,tomorrow}'`,
+      `ADD y tstzrange DEFAULT '[yesterday 10:00,)'`,
+      `ADD y int DEFAULT 'today'::date - '2020-01-01'::date`,
+      `ADD y date DEFAULT 'now'::text::date`,
+      `ADD y timestamptz DEFAULT 'now', ALTER x TYPE bigint`,
+      `ADD y timestamptz DEFAULT now(), ALTER x TYPE bigint`,
+      'ADD y any_id',
+      'ADD y id_again',
+      'ADD y moment',
       'ALTER x TYPE float USING random()',
       'ALTER x TYPE timestamptz USING now()',
       'ALTER x TYPE timestamptz USING CURRENT_TIMESTAMP',
+      `ALTER x TYPE timestamptz USING 'now'`,
+      `ALTER x TYPE bool USING id > 1 AND '2020-01-01' < date 'today'`,
     ])('%s is refused where there are rows', async (change) => {
       expect(await failure(announced(`ALTER TABLE t ${change}`))).toBe('0A000');
       if (change.startsWith('ADD')) await announced(`ALTER TABLE empty ${change}`);
@@ -321,6 +339,11 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
     it.each([
       'ADD y int DEFAULT 7',
       `ADD y text DEFAULT upper('x')`,
+      `ADD y text DEFAULT 'now'`,
+      `ADD y mood DEFAULT 'now'`,
+      `ADD y mood DEFAULT 'now'::text::mood`,
+      `ADD today timestamptz DEFAULT '2020-01-01', ADD known text DEFAULT 'nowhere'`,
+      'ADD y seven',
       'ADD y int GENERATED ALWAYS AS (x * 2) STORED',
       'ADD y timestamptz, ALTER y SET DEFAULT now()',
       'ALTER x TYPE bigint',
@@ -329,6 +352,14 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       'ALTER x SET DEFAULT random()',
     ])('%s is allowed', async (change) => {
       await announced(`ALTER TABLE t ${change}`);
+    });
+
+    it('domains do not take the present moment for a constant', async () => {
+      expect(await failure(announced(`CREATE DOMAIN d AS timestamptz DEFAULT 'now'`))).toBe('0A000');
+      expect(await failure(announced(`ALTER DOMAIN moment SET DEFAULT 'today'`))).toBe('0A000');
+      await announced(`ALTER DOMAIN moment SET DEFAULT '2020-01-01'`);
+      await announced('ALTER TABLE t ADD y moment');
+      await announced(`CREATE DOMAIN word AS text DEFAULT 'now'`);
     });
 
     it('an unlogged table stays unlogged', async () => {
