@@ -165,6 +165,20 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       expect(await take('t_id_seq', 2)).toEqual([2021, 2053]);
     });
 
+    it('keep their increment unless they begin anew: another node may have used what this one has not', async () => {
+      await announced('CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, other serial)');
+      expect(await failure(announced('ALTER TABLE t ALTER id SET INCREMENT BY 2'))).toBe('0A000');
+      expect(await failure(announced('ALTER TABLE t ALTER id SET INCREMENT BY 2 RESTART'))).toBe('0A000');
+      await announced('ALTER TABLE t ALTER id SET INCREMENT BY 2 RESTART WITH 101');
+      expect(await take('t_id_seq', 2)).toEqual([101, 133]);
+      await announced('ALTER TABLE t ALTER id RESTART 1001 SET INCREMENT BY 1');
+      expect(await take('t_id_seq', 2)).toEqual([1011, 1027]);
+      // As on the other nodes.
+      await client.query('SET session_replication_role = replica');
+      await client.query('ALTER TABLE t ALTER id SET INCREMENT BY 2 RESTART WITH 2001');
+      expect(await take('t_id_seq', 2)).toEqual([2021, 2053]);
+    });
+
     it('return to it: TRUNCATE … RESTART IDENTITY, CYCLE, identity RESTART', async () => {
       await announced('CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY)');
       await take('t_id_seq', 5);
