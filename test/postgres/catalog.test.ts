@@ -413,6 +413,21 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
     expect(await column('SELECT pubname FROM pg_publication')).toEqual([]);
   });
 
+  it('is not installed where a trigger fires on replay', async () => {
+    await announced('CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)');
+    await announced(`CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`);
+    await announced('CREATE TRIGGER audit AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing()');
+    await announced('ALTER TABLE t ENABLE ALWAYS TRIGGER audit');
+    const install = () => installCatalog(client, { nodeId: NODE, stride: STRIDE });
+    const cure = 'SET session_replication_role = replica;  ALTER TABLE public.t ENABLE TRIGGER audit;';
+    await expect(install()).rejects.toThrow(new RegExp(`^trigger audit of table public.t fires on replay.*: ${cure}$`));
+    await client.query(cure);
+    await install();
+    // Those that must fire do.
+    const firing = `SELECT count(*)::int FROM pg_trigger WHERE tgenabled = 'A' AND tgconstraint <> 0`;
+    expect(await column(firing)).toEqual([1]);
+  });
+
   it('waits for no transaction in doubt when it is repeated', async () => {
     await announced('CREATE TABLE t (id serial PRIMARY KEY)');
     await client.query('BEGIN');
