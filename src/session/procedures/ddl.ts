@@ -78,9 +78,12 @@ const isAscii = (bytes: Buffer): boolean => bytes.every((byte) => byte < 0x80);
 const asServerReads = ({ bytes, encoding }: ClientText): string =>
   `pg_catalog.convert_from(pg_catalog.decode('${bytes.toString('hex')}', 'hex'), ${literal(encoding)})`;
 
-/** After it: not every schema statement fires an event trigger, and the next one must be announced anew. */
+const END_SQL = `SELECT pg_catalog.set_config('multimaster.ddl', '', true), pg_catalog.pg_logical_emit_message(true, 'pgmm:end', '')`;
+
+/**
+ * After it: not every schema statement fires an event trigger, and the next one must be announced anew. And the other nodes must know which
+ * changes of rows are the statement's own.
+ */
 export function* endDdl(context: Context, style: Style): Procedure {
-  if (context.link.status === 'T') {
-    yield* answered(context.injectFixed(style, "SELECT pg_catalog.set_config('multimaster.ddl', '', true)"));
-  }
+  if (context.link.status === 'T') yield* answered(context.injectFixed(style, END_SQL));
 }
