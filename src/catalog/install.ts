@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { ClientBase } from 'pg';
 import type { NodeId } from '../runtime/ids.ts';
+import { findFiringOnReplay } from './firing.ts';
 import { DDL_SQL } from './sql/ddl.ts';
+import { FIRING_SQL } from './sql/firing.ts';
 import { GUARD_SQL } from './sql/guard.ts';
 import { IDENTITY_SQL } from './sql/identity.ts';
 import { LARGE_OBJECTS_PRIVILEGES_SQL, LARGE_OBJECTS_SQL } from './sql/large-objects.ts';
@@ -12,7 +14,7 @@ import { SEQUENCES_SQL } from './sql/sequences.ts';
 import { EVENT_TRIGGERS } from './sql/triggers.ts';
 import { UNINSTALL_SQL } from './sql/uninstall.ts';
 
-/** Raised when the objects in the database were installed by something that this program can't replace. */
+/** Raised when the database is not fit for a cluster, or its objects were installed by something that this program can't replace. */
 export class CatalogError extends Error {
   override readonly name = 'CatalogError';
 }
@@ -25,7 +27,8 @@ export const PUBLICATION = 'pgmm';
 export const ANNOUNCE_SETTING = 'multimaster.ddl';
 
 const SQL = [
-  ...[SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, GUARD_SQL, DDL_SQL, REWRITE_SQL, OUTCOME_SQL, LARGE_OBJECTS_SQL],
+  ...[SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, GUARD_SQL, FIRING_SQL, DDL_SQL, REWRITE_SQL, OUTCOME_SQL],
+  ...[LARGE_OBJECTS_SQL],
   ...[PRIVILEGES_SQL, OUTCOME_PRIVILEGES_SQL, LARGE_OBJECTS_PRIVILEGES_SQL],
 ].join('\n');
 const FINGERPRINT = createHash('sha256').update(SQL).update(JSON.stringify(EVENT_TRIGGERS)).digest('hex').slice(0, 16);
@@ -60,6 +63,7 @@ export async function installCatalog(client: ClientBase, options: CatalogOptions
     await client.query('SET LOCAL search_path = pg_catalog');
     const installed = await readInstalled(client);
     checkInstalled(installed, options);
+    await refuseFiringOnReplay(client);
     if (installed?.fingerprint !== FINGERPRINT) await client.query(SQL);
     await noteInstallation(client, options);
     for (const trigger of EVENT_TRIGGERS) await ensureTrigger(client, trigger);
@@ -128,6 +132,16 @@ function checkInstalled(installed: Installed | undefined, { stride }: CatalogOpt
       `sequences are divided among ${installed.stride} nodes already: sequences.stride can't be changed to ${stride}`,
     );
   }
+}
+
+async function refuseFiringOnReplay(client: ClientBase): Promise<void> {
+  const found = await findFiringOnReplay(client);
+  if (found.length === 0) return;
+  const [{ what, cure }] = found;
+  const others = found.length === 1 ? '' : `, and ${found.length - 1} more (see "pgmm check")`;
+  throw new CatalogError(
+    `${what} fires on replay, so what it does would be done again on every node${others}: ${cure}`,
+  );
 }
 
 async function noteInstallation(client: ClientBase, { nodeId, stride }: CatalogOptions): Promise<void> {

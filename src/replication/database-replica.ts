@@ -12,6 +12,7 @@ import { ServerConnection, type ConnectionOptions } from '../wire/connection.ts'
 import { ApplyPool } from './apply/apply-pool.ts';
 import type { ApplyResult } from './apply/apply-session.ts';
 import { findBlockers, readAllWaits, type Blocked } from './apply/blockers.ts';
+import { runsScript } from './apply/extension-scripts.ts';
 import { schemaRename } from './apply/schema-names.ts';
 import type { ReplayedDdl } from './apply/transaction-replay.ts';
 import { CommitProgress, type LanePositions } from '../commit/core/commit-progress.ts';
@@ -230,7 +231,13 @@ export class DatabaseReplica {
 
   #checkDdl(gid: Gid, content: Buffer, ordinal: number): ReplayedDdl {
     const ddl = this.#messages.decode(content, gid, ordinal);
-    if (ddl !== undefined) return { statements: replayStatements(ddl), renamed: schemaRename(ddl.statement) };
+    if (ddl !== undefined) {
+      const { statement } = ddl;
+      return {
+        ...{ statements: replayStatements(ddl), renamed: schemaRename(statement) },
+        runsScript: runsScript(statement),
+      };
+    }
     throw new PgError('42501', 'a schema change was not announced by a proxy of this cluster', {
       detail: `Statement ${ordinal + 1} of transaction "${gid}" bears no valid signature.`,
     });

@@ -68,6 +68,12 @@ export interface ContextParts {
   readonly onLost: (error: PgError) => void;
 }
 
+/** A text of the client's as it came, and client_encoding at that time. */
+export interface ClientText {
+  readonly bytes: Buffer;
+  readonly encoding: string;
+}
+
 /** A transaction that lost a conflict, and has been rolled back without its client's doing. */
 export interface Doomed {
   readonly error: PgError;
@@ -150,9 +156,9 @@ export class Context implements ContextParts {
     return this.link.toClient;
   }
 
-  /** Adds a statement of the session's own. */
+  /** Adds a statement of the session's own, in which parts of the client's may stand. */
   inject(style: Style, sql: string): InjectedSegment {
-    return this.link.add(new InjectedSegment(), statement(style, sql));
+    return this.link.add(new InjectedSegment(), statement(style, this.encode(sql)));
   }
 
   /** The same for one of the few texts that never change. */
@@ -265,6 +271,11 @@ export class Context implements ContextParts {
 
   encode(text: string): Buffer {
     return Buffer.from(text, this.#charset);
+  }
+
+  /** The same with its encoding, for what has to be read elsewhere. */
+  clientText(text: string): ClientText {
+    return { bytes: this.encode(text), encoding: this.link.encoding };
   }
 
   get #charset(): 'utf8' | 'latin1' {

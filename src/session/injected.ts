@@ -27,13 +27,17 @@ const CLOSE = Buffer.concat([message(Frontend.close, `P${NAME}`), message(Fronte
 export const SYNC = message(Frontend.sync);
 export const COPY_FAIL = message(Frontend.copyFail, 'the transaction was rolled back');
 
+/** A text that is not UTF-8 comes as bytes. */
+const terminated = (sql: Buffer | string): (Buffer | string)[] =>
+  typeof sql === 'string' ? [sql] : [sql, Buffer.from([0])];
+
 export function queryMessage(sql: Buffer | string): Buffer {
-  return message(Frontend.query, ...(typeof sql === 'string' ? [sql] : [sql, Buffer.from([0])]));
+  return message(Frontend.query, ...terminated(sql));
 }
 
 /** A Parse of the client's with another text; what follows the text (the parameter types) stays. */
-export function parseMessage(name: Buffer, sql: string, rest: Buffer): Buffer {
-  return message(Frontend.parse, name, Buffer.from([0]), sql, rest);
+export function parseMessage(name: Buffer, sql: Buffer, rest: Buffer): Buffer {
+  return message(Frontend.parse, ...terminated(name), ...terminated(sql), rest);
 }
 
 /** Closes a statement of the client's, encoded as its name was read. */
@@ -44,14 +48,15 @@ export function closeStatement(name: string): Buffer {
 const remembered = new Map<string, Buffer>();
 
 /** Answered with exactly one ReadyForQuery in both styles. */
-export function statement(style: Style, sql: string): Buffer {
+export function statement(style: Style, sql: Buffer | string): Buffer {
   if (style === 'simple') return queryMessage(sql);
-  return Buffer.concat([CLOSE, message(Frontend.parse, NAME, sql, NO_PARAMETERS), BIND, EXECUTE, CLOSE, SYNC]);
+  const parse = message(Frontend.parse, NAME, ...terminated(sql), NO_PARAMETERS);
+  return Buffer.concat([CLOSE, parse, BIND, EXECUTE, CLOSE, SYNC]);
 }
 
 /** In the extended protocol, with parameters. */
 export function statementWith(
-  sql: string,
+  sql: Buffer,
   types: readonly number[],
   parameters: readonly { readonly binary: boolean; readonly value: Buffer | undefined }[],
 ): Buffer {
@@ -62,7 +67,7 @@ export function statementWith(
     bytes.writeInt32BE(value | 0);
     return bytes;
   };
-  const parse = message(Frontend.parse, NAME, sql, shorts(types.length), ...types.map(int));
+  const parse = message(Frontend.parse, NAME, ...terminated(sql), shorts(types.length), ...types.map(int));
   const values = parameters.flatMap(({ value }) => (value === undefined ? [int(-1)] : [int(value.length), value]));
   const formats = shorts(parameters.length, ...parameters.map(({ binary }) => (binary ? 1 : 0)));
   const bind = message(Frontend.bind, NAME, NAME, formats, shorts(parameters.length), ...values, shorts(0));
@@ -81,7 +86,7 @@ export function fixedStatement(style: Style, sql: string): Buffer {
 
 /** Parse alone, without naming anything the client has: what a text that must not be run is checked with. */
 export function parseOnly(sql: Buffer): Buffer {
-  return Buffer.concat([CLOSE, message(Frontend.parse, NAME, sql, Buffer.from([0]), NO_PARAMETERS), CLOSE, SYNC]);
+  return Buffer.concat([CLOSE, message(Frontend.parse, NAME, ...terminated(sql), NO_PARAMETERS), CLOSE, SYNC]);
 }
 
 /**

@@ -23,7 +23,7 @@ export function announceParse(
   const { name, nameEnd, textStart, textEnd } = fields;
   const { kind, text, locks, query, setsReads } = judgeParse(context, bytes, textStart, textEnd);
   const prepared: Prepared = {
-    ...{ name, kind, text: kind.type === 'ddl' ? text : undefined },
+    ...{ name, kind, text: kind.type === 'ddl' ? context.clientText(text ?? '') : undefined },
     locks,
     asks: asks(bytes, textStart, textEnd),
     setsReads: setsReads === true || changesReads(kind),
@@ -33,7 +33,11 @@ export function announceParse(
   context.statements.announce(prepared);
   const instead = replacementText(context, prepared, text);
   if (instead === undefined) return { prepared, replacement: undefined };
-  const replacement = parseMessage(bytes.subarray(start + 5, nameEnd), instead, bytes.subarray(textEnd + 1, end));
+  const replacement = parseMessage(
+    bytes.subarray(start + 5, nameEnd),
+    context.encode(instead),
+    bytes.subarray(textEnd + 1, end),
+  );
   return { prepared, replacement };
 }
 

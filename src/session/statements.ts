@@ -1,3 +1,4 @@
+import type { ClientText } from './context.ts';
 import type { Forgets, StatementKind } from '../sql/kinds.ts';
 import { MAYBE } from '../sql/kinds.ts';
 
@@ -9,7 +10,7 @@ export interface Prepared {
   /** May lock rows or tables. */
   locks: boolean;
   /** Only where the text itself is needed later: schema statements. */
-  readonly text: string | undefined;
+  readonly text: ClientText | undefined;
   /** It calls a function that the proxy has to answer; see questions.ts. */
   readonly asks: boolean;
   /** It may change how new the session's reads must be. */

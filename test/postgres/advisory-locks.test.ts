@@ -92,6 +92,18 @@ describe.each([
       expect(await tries(b, '7')).toBe(false);
     });
 
+    it('have the key that the server reads in the encoding of the client', async () => {
+      const [a, b] = [await connect(1), await connect(2)];
+      await a.query('SET client_encoding = LATIN1');
+      await b.query('SET client_encoding = LATIN1');
+      // The driver sends UTF-8, two bytes, which are two letters of LATIN1.
+      await a.query("SELECT pg_advisory_lock(hashtext('é'))");
+      expect(await value(b, "SELECT pg_try_advisory_lock(hashtext('é')) AS v", [])).toBe(false);
+      await b.query('SET client_encoding = UTF8');
+      expect(await tries(b, "hashtext('é')")).toBe(true);
+      expect(await tries(b, "hashtext('Ã©')")).toBe(false);
+    });
+
     it('keep the names and types of what a statement answers', async () => {
       const [a, b] = [await connect(1), await connect(2)];
       await a.query("SELECT pg_advisory_lock(hashtext('migration')), pg_advisory_lock(2)");

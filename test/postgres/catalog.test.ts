@@ -179,6 +179,20 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       expect(await take('t_id_seq', 2)).toEqual([2021, 2053]);
     });
 
+    it('keep their increment unless they begin anew: another node may have used what this one has not', async () => {
+      await announced('CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, other serial)');
+      expect(await failure(announced('ALTER TABLE t ALTER id SET INCREMENT BY 2'))).toBe('0A000');
+      expect(await failure(announced('ALTER TABLE t ALTER id SET INCREMENT BY 2 RESTART'))).toBe('0A000');
+      await announced('ALTER TABLE t ALTER id SET INCREMENT BY 2 RESTART WITH 101');
+      expect(await take('t_id_seq', 2)).toEqual([101, 133]);
+      await announced('ALTER TABLE t ALTER id RESTART 1001 SET INCREMENT BY 1');
+      expect(await take('t_id_seq', 2)).toEqual([1011, 1027]);
+      // As on the other nodes.
+      await client.query('SET session_replication_role = replica');
+      await client.query('ALTER TABLE t ALTER id SET INCREMENT BY 2 RESTART WITH 2001');
+      expect(await take('t_id_seq', 2)).toEqual([2021, 2053]);
+    });
+
     it('return to it: TRUNCATE … RESTART IDENTITY, CYCLE, identity RESTART', async () => {
       await announced('CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY)');
       await take('t_id_seq', 5);
@@ -313,8 +327,13 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
   describe('changes of rows by ALTER TABLE', () => {
     beforeEach(async () => {
       await announced('CREATE TABLE t (id int PRIMARY KEY, x int, s text)');
-      await announced('CREATE TABLE empty (id int PRIMARY KEY)');
+      await announced('CREATE TABLE empty (id int PRIMARY KEY, x int)');
       await client.query(`INSERT INTO t VALUES (1, 1, '1')`);
+      await announced('CREATE DOMAIN any_id AS uuid DEFAULT gen_random_uuid() CHECK (VALUE IS NOT NULL)');
+      await announced('CREATE DOMAIN id_again AS any_id');
+      await announced('CREATE DOMAIN moment AS timestamptz DEFAULT now()');
+      await announced('CREATE DOMAIN seven AS int DEFAULT 7');
+      await announced(`CREATE TYPE mood AS ENUM ('now', 'later')`);
     });
 
     it.each([
@@ -324,9 +343,22 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       'ADD y timestamptz DEFAULT CURRENT_TIMESTAMP',
       'ADD y serial',
       'ADD y int GENERATED ALWAYS AS IDENTITY',
+      `ADD y timestamptz DEFAULT 'now'`,
+      `ADD y date DEFAULT $$ Today $$`,
+      `ADD y date[] DEFAULT '{2020-01-01,tomorrow}'`,
+      `ADD y tstzrange DEFAULT '[yesterday 10:00,)'`,
+      `ADD y int DEFAULT 'today'::date - '2020-01-01'::date`,
+      `ADD y date DEFAULT 'now'::text::date`,
+      `ADD y timestamptz DEFAULT 'now', ALTER x TYPE bigint`,
+      `ADD y timestamptz DEFAULT now(), ALTER x TYPE bigint`,
+      'ADD y any_id',
+      'ADD y id_again',
+      'ADD y moment',
       'ALTER x TYPE float USING random()',
       'ALTER x TYPE timestamptz USING now()',
       'ALTER x TYPE timestamptz USING CURRENT_TIMESTAMP',
+      `ALTER x TYPE timestamptz USING 'now'`,
+      `ALTER x TYPE bool USING id > 1 AND '2020-01-01' < date 'today'`,
     ])('%s is refused where there are rows', async (change) => {
       expect(await failure(announced(`ALTER TABLE t ${change}`))).toBe('0A000');
       if (change.startsWith('ADD')) await announced(`ALTER TABLE empty ${change}`);
@@ -335,6 +367,11 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
     it.each([
       'ADD y int DEFAULT 7',
       `ADD y text DEFAULT upper('x')`,
+      `ADD y text DEFAULT 'now'`,
+      `ADD y mood DEFAULT 'now'`,
+      `ADD y mood DEFAULT 'now'::text::mood`,
+      `ADD today timestamptz DEFAULT '2020-01-01', ADD known text DEFAULT 'nowhere'`,
+      'ADD y seven',
       'ADD y int GENERATED ALWAYS AS (x * 2) STORED',
       'ADD y timestamptz, ALTER y SET DEFAULT now()',
       'ALTER x TYPE bigint',
@@ -343,6 +380,14 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       'ALTER x SET DEFAULT random()',
     ])('%s is allowed', async (change) => {
       await announced(`ALTER TABLE t ${change}`);
+    });
+
+    it('domains do not take the present moment for a constant', async () => {
+      expect(await failure(announced(`CREATE DOMAIN d AS timestamptz DEFAULT 'now'`))).toBe('0A000');
+      expect(await failure(announced(`ALTER DOMAIN moment SET DEFAULT 'today'`))).toBe('0A000');
+      await announced(`ALTER DOMAIN moment SET DEFAULT '2020-01-01'`);
+      await announced('ALTER TABLE t ADD y moment');
+      await announced(`CREATE DOMAIN word AS text DEFAULT 'now'`);
     });
 
     it('an unlogged table stays unlogged', async () => {
@@ -380,6 +425,21 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
     expect(await take('t_id_seq', 1)).toEqual([36]);
     await client.query('CREATE TABLE plain (x int)');
     expect(await column('SELECT pubname FROM pg_publication')).toEqual([]);
+  });
+
+  it('is not installed where a trigger fires on replay', async () => {
+    await announced('CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)');
+    await announced(`CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`);
+    await announced('CREATE TRIGGER audit AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing()');
+    await announced('ALTER TABLE t ENABLE ALWAYS TRIGGER audit');
+    const install = () => installCatalog(client, { nodeId: NODE, stride: STRIDE });
+    const cure = 'SET session_replication_role = replica;  ALTER TABLE public.t ENABLE TRIGGER audit;';
+    await expect(install()).rejects.toThrow(new RegExp(`^trigger audit of table public.t fires on replay.*: ${cure}$`));
+    await client.query(cure);
+    await install();
+    // Those that must fire do.
+    const firing = `SELECT count(*)::int FROM pg_trigger WHERE tgenabled = 'A' AND tgconstraint <> 0`;
+    expect(await column(firing)).toEqual([1]);
   });
 
   it('waits for no transaction in doubt when it is repeated', async () => {

@@ -95,6 +95,30 @@ describe.each(servers)('pgmm check on $name', ({ bin }) => {
     expect(results.get('database My-App')).toMatchObject({ status: 'failed', cure: 'CREATE DATABASE "My-App";' });
   });
 
+  it('finds triggers and rules that fire on replay', async () => {
+    const admin = await server.connect();
+    await admin.query('CREATE DATABASE firing');
+    const client = await server.connect({ database: 'firing' });
+    await client.query(`
+      CREATE TABLE t (id int PRIMARY KEY DEFERRABLE);
+      CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+      CREATE TRIGGER audit AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing();
+      CREATE TRIGGER usual AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION nothing();
+      CREATE RULE also AS ON UPDATE TO t DO ALSO NOTIFY t;
+      ALTER TABLE t ENABLE ALWAYS TRIGGER audit, ENABLE REPLICA RULE also`);
+    const title = 'triggers of firing';
+    const result = (await check(configFor(server, '', 'postgres', 'firing'))).get(title);
+    expect(result).toMatchObject({
+      status: 'failed',
+      found: expect.stringContaining('rule also of table t, trigger audit of table t:') as string,
+    });
+    // The statements of the cure, and the triggers of a deferrable key, which pgmm enables itself.
+    await client.query(result?.cure?.split('\n').slice(1).join('\n') ?? '');
+    const key = await client.query<{ tgname: string }>('SELECT tgname FROM pg_trigger WHERE tgisinternal');
+    await client.query(`ALTER TABLE t ENABLE ALWAYS TRIGGER "${key.rows[0].tgname}"`);
+    expect((await check(configFor(server, '', 'postgres', 'firing'))).get(title)?.status).toBe('ok');
+  });
+
   it("finds others' prepared transactions", async () => {
     const client = await server.connect();
     await client.query(`BEGIN; CREATE TABLE p (x int); PREPARE TRANSACTION 'it''s mine'`);

@@ -21,7 +21,6 @@ ALTER TABLE plain OWNER TO owner;
 CREATE TABLE noticed (at int REFERENCES plain);
 CREATE FUNCTION notice() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO noticed VALUES (NEW.id); RETURN NEW; END';
 CREATE TRIGGER notice AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION notice();
-ALTER TABLE plain ENABLE ALWAYS TRIGGER notice;
 CREATE MATERIALIZED VIEW stale AS SELECT count(*) FROM plain;
 INSERT INTO plain (v) VALUES (0);
 SELECT lo_from_bytea(99, decode(repeat('00ff', 3000), 'hex'));

@@ -339,7 +339,7 @@ describe.each(versions)('replay, PostgreSQL $name', ({ bin }) => {
         statementCache: 50,
         originPrefix: 'pgmm_pool_',
         holdOrigin: (connection, name) => holdOrigin(connection, pair.control, name),
-        ddl: () => ({ statements: [], renamed: undefined }),
+        ddl: () => ({ statements: [], renamed: undefined, runsScript: false }),
         onDdl: () => undefined,
         onProgress: () => undefined,
         cancelBackend: async (pid) => {

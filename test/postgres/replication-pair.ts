@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { formatGid } from '../../src/commit/gid.ts';
 import { ApplySession } from '../../src/replication/apply/apply-session.ts';
+import { runsScript } from '../../src/replication/apply/extension-scripts.ts';
 import type { ApplyResult, ApplySessionOptions, RecordSource } from '../../src/replication/apply/apply-session.ts';
 import { ControlClient } from '../../src/replication/control-client.ts';
 import { Decoder } from '../../src/replication/decoder.ts';
@@ -112,6 +113,7 @@ export class ReplicationPair {
       ddl: (_gid, content) => ({
         statements: ['SET LOCAL search_path = public', ...content.toString('utf8').split(';;')],
         renamed: undefined,
+        runsScript: runsScript(content.toString('utf8')),
       }),
       onDdl: () => undefined,
       onProgress: () => undefined,

@@ -84,6 +84,11 @@ BEGIN
     LOOP
       PERFORM multimaster.check_stored_defaults(relation);
     END LOOP;
+  ELSIF tg_tag IN ('CREATE DOMAIN', 'ALTER DOMAIN') THEN
+    PERFORM multimaster.check_domain_default(c.objid::regtype) FROM pg_event_trigger_ddl_commands() c
+    WHERE c.classid = 'pg_type'::regclass;
+  ELSIF tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION') THEN
+    PERFORM multimaster.refuse_firing_on_replay(tg_tag);
   END IF;
 END
 $function$;

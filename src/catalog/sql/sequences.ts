@@ -66,6 +66,14 @@ BEGIN
 END
 $function$;
 
+-- Whether a statement says where a sequence goes on. One that goes on where it began has not been used, on this node.
+CREATE OR REPLACE FUNCTION multimaster.restarts_with(query text, value bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $function$
+  SELECT EXISTS (
+    SELECT FROM regexp_matches(query, '\\mrestart\\s+(?:with\\s+)?([-+]?\\d+)\\M', 'gi') m WHERE m[1]::numeric = value
+  )
+$function$;
+
 CREATE OR REPLACE FUNCTION multimaster.align_sequence(relation regclass, look_at_table boolean DEFAULT false) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $function$
 DECLARE
@@ -85,9 +93,12 @@ BEGIN
   SELECT i.node_id, i.stride INTO STRICT node, stride FROM multimaster.installation i;
   SELECT s.seqcycle INTO STRICT cycles FROM pg_sequence s WHERE s.seqrelid = relation;
   EXECUTE format('SELECT last_value, is_called FROM %s', relation) INTO last_value, is_called;
-  IF known AND is_called AND multimaster.is_origin() AND def.increment <> (SELECT s.seqincrement FROM pg_sequence s WHERE s.seqrelid = relation) THEN
-    RAISE EXCEPTION 'the increment of sequence % can''t be changed while it is in use', relation
-      USING ERRCODE = '0A000', DETAIL = 'Nodes would hand out values that others have handed out already.',
+  IF known AND multimaster.is_origin() AND def.increment <> (SELECT s.seqincrement FROM pg_sequence s WHERE s.seqrelid = relation)
+    AND (is_called OR NOT multimaster.restarts_with(current_query(), last_value))
+  THEN
+    RAISE EXCEPTION 'the increment of sequence % can''t be changed without a new start', relation
+      USING ERRCODE = '0A000',
+        DETAIL = 'Nodes would hand out values that others have handed out already, of which this node need not know.',
         HINT = 'Add RESTART WITH and a value that no node has reached.';
   END IF;
   IF NOT multimaster.sequence_is_divisible(def, stride) THEN RETURN; END IF;

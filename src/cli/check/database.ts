@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { clientConfig } from '../../config/client-config.ts';
+import { findFiringOnReplay } from '../../catalog/firing.ts';
 import type { Config } from '../../config/schema.ts';
 import { connectionCure, hbaLine, quoteIdentifier } from './connection.ts';
 import { failed, ok, warning } from './result.ts';
@@ -25,8 +26,28 @@ export async function checkDatabase(client: pg.Client, config: Config, name: str
       'Make sure that it has the same encoding on every node; better, dump it and restore it into a UTF8 database.';
     results.push(warning(title, `is encoded in ${encoding}`, cure));
   }
-  results.push(await checkReplication(config, name));
+  results.push(await checkReplication(config, name), ...(await checkTriggers(config, name)));
   return results;
+}
+
+/** Nothing where the database can't be connected to, as is said elsewhere. */
+async function checkTriggers(config: Config, name: string): Promise<CheckResult[]> {
+  const title = `triggers of ${name}`;
+  const client = new pg.Client(clientConfig(config.postgres, name));
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+  } catch {
+    return [];
+  }
+  try {
+    const firing = await findFiringOnReplay(client);
+    if (firing.length === 0) return [ok(title, 'none fires on replay')];
+    const found = `${firing.map(({ what }) => what).join(', ')}: on replay, too, so what they do would be done again on every node`;
+    return [failed(title, found, `In ${name}, on every node:\n${firing.map(({ cure }) => cure).join('\n')}`)];
+  } finally {
+    await client.end();
+  }
 }
 
 /** pg_hba.conf treats a logical replication connection as one to its database. */

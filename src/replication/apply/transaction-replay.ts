@@ -5,6 +5,7 @@ import type { ServerConnection } from '../../wire/connection.ts';
 import { Message, readLogicalMessage, readRelation, readTruncate, type Relation } from '../pgoutput/messages.ts';
 import { readRowChange, type RowChange } from '../pgoutput/tuples.ts';
 import { CopyText } from './copy-text.ts';
+import { ExtensionScripts } from './extension-scripts.ts';
 import { ForeignKeyChecks, foreignKeyViolation, type ForeignKeyCheck } from './foreign-key-checks.ts';
 import { decodeLocks, LOCKS_RECORD, type Locks, type RowLocks } from '../row-locks/lock-record.ts';
 import type { StatementPipeline } from './pipeline.ts';
@@ -14,6 +15,8 @@ import { loadTableInfo } from './table-info.ts';
 
 export const GID_PREFIX = 'pgmm:gid';
 export const DDL_PREFIX = 'pgmm:ddl';
+/** Behind a schema statement and all that it did. Needs no signature: it takes nothing but an end. */
+const END_PREFIX = 'pgmm:end';
 
 /** Inserts into one table in a row from which on COPY is used for them. */
 const COPY_FROM = 16;
@@ -48,6 +51,8 @@ export interface ReplayedDdl {
   /** What to run in its place. */
   readonly statements: readonly string[];
   readonly renamed: SchemaRename | undefined;
+  /** Row changes that come before the end of the statement may be its own; see ExtensionScripts. */
+  readonly runsScript: boolean;
 }
 
 export interface ReplayContext {
@@ -74,6 +79,7 @@ export class TransactionReplay {
   #inserts: { table: TableStatements; changes: RowChange[] } | undefined;
   readonly #copyText = new CopyText();
   readonly #schemas = new SchemaNames();
+  readonly #scripts: ExtensionScripts;
   #nextOrdinal = 0;
   #deferred = false;
   rows = 0;
@@ -82,6 +88,7 @@ export class TransactionReplay {
 
   constructor(context: ReplayContext, careful: boolean, large: boolean) {
     this.#context = context;
+    this.#scripts = new ExtensionScripts(context.connection);
     this.#careful = careful;
     this.#large = large;
   }
@@ -94,12 +101,11 @@ export class TransactionReplay {
       case Message.insert:
       case Message.update:
       case Message.delete:
-        return this.#onRow(readRowChange(bytes));
+        return this.#scripts.running ? this.#onScriptRow(readRowChange(bytes)) : this.#onRow(readRowChange(bytes));
       case Message.truncate:
         this.#flushInserts();
         this.#checkDeferred();
-        this.#truncate(bytes);
-        return undefined;
+        return this.#truncate(bytes);
       case Message.message:
         return this.#onMessage(bytes);
       case LOCKS_RECORD:
@@ -121,6 +127,8 @@ export class TransactionReplay {
     const id = bytes.readUInt32BE(1);
     const relation = known?.relation ?? readRelation(bytes);
     this.#relations.set(id, { relation, key });
+    // It may be gone again.
+    if (this.#scripts.running) return undefined;
     if (known === undefined) return this.#load(id);
     this.#use(id, known);
     return undefined;
@@ -156,6 +164,23 @@ export class TransactionReplay {
     if (!this.#deferred) return;
     this.#context.pipeline.once(CHECK_DEFERRED);
     this.#context.pipeline.once(DEFER);
+  }
+
+  async #onScriptRow(change: RowChange): Promise<void> {
+    if (!(await this.#isOfScript(this.#described(change.relation)))) await this.#onRow(change);
+  }
+
+  async #isOfScript(relation: Relation): Promise<boolean> {
+    if (!this.#scripts.running) return false;
+    this.#flushInserts();
+    await this.#settled();
+    return this.#scripts.make(relation);
+  }
+
+  #described(id: number): Relation {
+    const described = this.#relations.get(id);
+    if (described === undefined) throw new Error(`relation ${id} was not described`);
+    return described.relation;
   }
 
   #onRow(change: RowChange): Promise<void> | undefined {
@@ -227,13 +252,14 @@ export class TransactionReplay {
     else for (const change of inserts.changes) this.#send(inserts.table, change);
   }
 
-  #truncate(bytes: Buffer): void {
+  async #truncate(bytes: Buffer): Promise<void> {
     const { relations, cascade, restartIdentity } = readTruncate(bytes);
-    const names = relations.map((id) => {
-      const described = this.#relations.get(id);
-      if (described === undefined) throw new Error(`relation ${id} was not described`);
-      return `ONLY ${tableName(described.relation)}`;
-    });
+    const names: string[] = [];
+    for (const id of relations) {
+      const relation = this.#described(id);
+      if (!(await this.#isOfScript(relation))) names.push(`ONLY ${tableName(relation)}`);
+    }
+    if (names.length === 0) return;
     const options = `${restartIdentity ? ' RESTART IDENTITY' : ''}${cascade ? ' CASCADE' : ''}`;
     this.#context.pipeline.once(`TRUNCATE ${names.join(', ')}${options}`);
   }
@@ -285,6 +311,8 @@ export class TransactionReplay {
       this.#checkDeferred();
       return this.#runDdl(content);
     }
+    // Only a script has to be told where it ends, also to who reads it from this node's WAL.
+    if (prefix === END_PREFIX && !this.#scripts.end()) return undefined;
     this.#repeat(prefix, content);
     return undefined;
   }
@@ -302,11 +330,13 @@ export class TransactionReplay {
     // Never one that came already: a statement that is copied into another place has too low a number for it.
     const ordinal = Math.max(statedOrdinal(content) ?? 0, this.#nextOrdinal);
     this.#nextOrdinal = ordinal + 1;
-    const { statements, renamed } = this.#context.ddl(content, ordinal);
+    const { statements, renamed, runsScript } = this.#context.ddl(content, ordinal);
+    // The message itself goes on, so that this node's own WAL tells the whole transaction as well: before what the statement does.
+    this.#repeat(DDL_PREFIX, content);
     for (const sql of statements) pipeline.once(sql);
     if (renamed !== undefined) this.#schemas.rename(renamed);
-    // The message itself goes on, so that this node's own WAL tells the whole transaction as well.
-    this.#repeat(DDL_PREFIX, content);
+    this.#scripts.end();
+    if (runsScript) this.#scripts.begin();
     await this.#settled();
     this.#context.cache.statements.clear();
     this.#tables.clear();

@@ -29,7 +29,7 @@ export function askForKeys(
   const values = readParameters(client.bind);
   const numbers = locks.parameters.map((number) => number - 1);
   const message = statementWith(
-    sql,
+    context.encode(sql),
     numbers.map((number) => types[number] ?? 0),
     numbers.map((number) => values[number] ?? { binary: false, value: undefined }),
   );

@@ -337,7 +337,7 @@ export class Batch {
       this.#sender.forward(bytes, start, end);
       return;
     }
-    const error = yield* announceDdl(context, 'extended', (prepared.text ?? '').trim());
+    const error = yield* announceDdl(context, 'extended', prepared.text ?? context.clientText(''));
     if (error !== undefined) {
       yield* failTransaction(context, 'extended');
       context.client.push(error);

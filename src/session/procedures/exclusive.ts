@@ -77,7 +77,7 @@ function* attemptOnce(context: Context, statement: ExclusiveStatement): Procedur
 }
 
 function* begin(context: Context, { text, isDdl }: ExclusiveStatement): Procedure<CommitError> {
-  if (isDdl) return yield* announceDdl(context, 'simple', text.trim());
+  if (isDdl) return yield* announceDdl(context, 'simple', context.clientText(text));
   const refusal: PgError | undefined = context.commits.refusal();
   if (refusal === undefined) {
     context.stand();

@@ -280,7 +280,7 @@ export class Script {
     this.#ensureBlock();
     context.mayLock(part.locks);
     const sql = this.#text.slice(part.start, part.end);
-    const error = yield* announceDdl(context, 'simple', sql.trim());
+    const error = yield* announceDdl(context, 'simple', context.clientText(sql));
     if (error !== undefined) {
       yield* failTransaction(context, 'simple');
       context.client.push(error);
