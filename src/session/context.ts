@@ -195,6 +195,8 @@ export class Context implements ContextParts {
     this.#locksSince = undefined;
     this.#hidesLocks = false;
     this.stands = false;
+    // What comes next can lose a conflict of its own, also where it follows in the same batch, or AND CHAIN.
+    if (this.link.status !== 'E') this.doomed = undefined;
   }
 
   /** To be called before a statement of a transaction is sent. `byText`: it looks as if it locked rows or tables. */

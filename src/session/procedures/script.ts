@@ -15,7 +15,7 @@ import { announceDdl, endDdl } from './ddl.ts';
 import { exclusive } from './exclusive.ts';
 import { failTransaction } from './fail.ts';
 import { attendReads } from './reads.ts';
-import { beginChained, commitExplicit, keepWritable } from './explicit.ts';
+import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { withCopyData } from './wrapped.ts';
 
 export const NO_TRANSACTION = new PgError('25P01', 'there is no transaction in progress', { severity: 'WARNING' });
@@ -228,7 +228,13 @@ export class Script {
 
   *#commit(chain: boolean, part: Part): Procedure {
     const context = this.#context;
-    if (this.#block === 'none' || context.link.status !== 'T') return yield* this.#natural(part);
+    const { doomed, link } = context;
+    if (doomed?.told === false && link.status === 'E') {
+      context.client.push(yield* endDoomed(context, 'simple', doomed.error));
+      this.#failed = true;
+      return;
+    }
+    if (this.#block === 'none' || link.status !== 'T') return yield* this.#natural(part);
     if (this.#block === 'implicit') {
       if (chain) {
         this.#fail(onlyInBlock('COMMIT AND CHAIN'));

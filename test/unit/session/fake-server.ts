@@ -136,8 +136,8 @@ export class FakeServer {
     return [errorResponse(new PgError(sqlstate, message))];
   }
 
-  #end(tag: string): Buffer[] {
-    this.status = 'I';
+  #end(tag: string, sql: string): Buffer[] {
+    this.status = sql.endsWith('AND CHAIN') ? 'T' : 'I';
     this.#wrote = false;
     this.#readOnly = true;
     return [commandComplete(tag)];
@@ -165,11 +165,11 @@ export class FakeServer {
         this.#readOnly = !sql.includes('READ WRITE');
         return [commandComplete('BEGIN')];
       case 'COMMIT':
-        return this.#end(this.status === 'E' ? 'ROLLBACK' : 'COMMIT');
+        return this.#end(this.status === 'E' ? 'ROLLBACK' : 'COMMIT', sql);
       case 'ROLLBACK':
-        return sql.includes('TO SAVEPOINT') ? this.#fail('3B001', 'no savepoint') : this.#end('ROLLBACK');
+        return sql.includes('TO SAVEPOINT') ? this.#fail('3B001', 'no savepoint') : this.#end('ROLLBACK', sql);
       case 'PREPARE':
-        return this.#end('PREPARE TRANSACTION');
+        return this.#end('PREPARE TRANSACTION', sql);
       case 'INSERT':
         if (this.#readOnly) return this.#fail('25006', 'read-only');
         if (this.waits > 0) {
