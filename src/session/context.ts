@@ -116,6 +116,8 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
+  /** What multimaster.shared_rows() said after the last of them. */
+  sharedRows: string | undefined;
   /** Positions in the WAL before the first statement of the transaction in progress, and before the first whose text may lock something. */
   #runsSince: Lsn | undefined;
   #locksSince: Lsn | undefined;
@@ -191,6 +193,7 @@ export class Context implements ContextParts {
     this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;
+    this.sharedRows = undefined;
     this.#runsSince = undefined;
     this.#locksSince = undefined;
     this.#hidesLocks = false;
