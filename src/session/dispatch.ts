@@ -188,11 +188,6 @@ export class Dispatcher {
         this.#passQuery({ implicit: true, retain: !link.clientReadOnly });
         return 'passed';
       case 'plain':
-        // Read-only by the client's own wish: PostgreSQL refuses what writes.
-        if (link.clientReadOnly) {
-          this.#passQuery({ implicit: true });
-          return 'passed';
-        }
         return this.#wrappedQuery(judgement);
       case 'local':
         if (judgement.statement.kind.type === 'local') {

@@ -174,6 +174,44 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       raw.destroy();
     });
 
+    it.each([
+      ['in one Query', [send.query('SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1)')]],
+      ['in one batch', [send.run('SET TRANSACTION READ WRITE'), send.run('INSERT INTO t VALUES (1)'), send.sync()]],
+    ])('coordinates what a client writes %s that is read-only unless it says otherwise', async (_how, say) => {
+      const raw = await RawClient.connect(proxy.port, { default_transaction_read_only: 'on' });
+      raw.send(...say);
+      expect(lines(await raw.ready())).toContain('C INSERT 0 1');
+      expect(proxy.commits.prepared).toHaveLength(1);
+      raw.destroy();
+    });
+
+    it('lets nothing out of the transaction of a client that is read-only unless it says otherwise', async () => {
+      const client = await proxy.connect({ options: '-c default_transaction_read_only=on' });
+      const leaving = 'DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1); END $$';
+      await expect(client.query(leaving)).rejects.toMatchObject({ code: '2D000' });
+      await expect(client.query({ text: leaving, values: [] })).rejects.toMatchObject({ code: '2D000' });
+      expect((await client.query('SELECT a FROM t')).rows).toEqual([]);
+    });
+
+    it('announces the schema statements of a client that is read-only unless it says otherwise', async () => {
+      const client = await proxy.connect({ options: '-c default_transaction_read_only=on' });
+      proxy.announced.length = 0;
+      const refused = { code: '25006' };
+      for (const way of [{}, { values: [] }]) {
+        await expect(client.query({ text: 'CREATE ROLE reader', ...way })).rejects.toMatchObject(refused);
+        await client.query('BEGIN');
+        await expect(client.query({ text: 'CREATE ROLE reader', ...way })).rejects.toMatchObject(refused);
+        await client.query('ROLLBACK');
+        await client.query('BEGIN READ WRITE');
+        await client.query({ text: 'CREATE ROLE reader', ...way });
+        await client.query({ text: 'DROP ROLE reader', ...way });
+        await client.query('COMMIT');
+      }
+      expect(proxy.commits.prepared).toHaveLength(2);
+      const done = proxy.announced.map(({ statement }) => statement).filter((text) => text.startsWith('DROP'));
+      expect(done).toHaveLength(2);
+    });
+
     it('reports the client its own value at startup', async () => {
       const seen: string[] = [];
       const ways: Record<string, string>[] = [

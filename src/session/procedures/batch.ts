@@ -333,7 +333,7 @@ export class Batch {
     const context = this.#context;
     yield* this.#sender.cut();
     if (this.#sender.failed) return;
-    if (context.link.status === 'E' || context.link.clientReadOnly) {
+    if (context.link.status === 'E') {
       this.#sender.forward(bytes, start, end);
       return;
     }

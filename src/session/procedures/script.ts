@@ -281,8 +281,8 @@ export class Script {
 
   *#ddl(part: Part): Procedure {
     const context = this.#context;
-    // In a read-only or failed transaction PostgreSQL's own error is the answer.
-    if (context.link.status === 'E' || context.link.clientReadOnly) return yield* this.#plain(part);
+    // In a failed transaction PostgreSQL's own error is the answer.
+    if (context.link.status === 'E') return yield* this.#plain(part);
     this.#ensureBlock();
     context.mayLock(part.locks);
     const sql = this.#text.slice(part.start, part.end);
