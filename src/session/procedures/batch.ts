@@ -81,7 +81,8 @@ export class Batch {
         this.#over = true;
         return;
       default:
-        if (!this.#sender.failed) yield* this.#extended(type, bytes, start, end);
+        if (this.#sender.failed) this.#context.stream.dropRest();
+        else yield* this.#extended(type, bytes, start, end);
     }
   }
 

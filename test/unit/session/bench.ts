@@ -41,6 +41,7 @@ export class Bench {
   readonly seniors: (Gid | undefined)[] = [];
   wake: () => void = () => undefined;
   refusal: () => PgError | undefined = () => undefined;
+  readRefusal: () => PgError | undefined = () => undefined;
   /** What the client was told last, as bytes. */
   said: Buffer = Buffer.alloc(0);
   outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
@@ -71,7 +72,7 @@ export class Bench {
           parseToken: () => undefined,
         },
         refusal: () => this.refusal(),
-        readRefusal: () => undefined,
+        readRefusal: () => this.readRefusal(),
         reveal: () => undefined,
         withdraw: () => undefined,
         inDoubt: () => [],

@@ -176,6 +176,31 @@ describe('a session, with its bytes cut at every place', () => {
     expect(bench.carried).toEqual(carried);
   });
 
+  it('sends nothing of a long CopyData message of which it has dropped the beginning', async () => {
+    const bench = new Bench();
+    const copy = send.run('COPY t FROM STDIN');
+    expect(await bench.say(copy, send.copyData('bad'))).toEqual(['1', '2', 'G 000000', 'E ERROR 22P02 invalid input']);
+    const long = send.copyData('a line\n'.repeat(10));
+    const ends = [long.length - 1, 30, 12, 5];
+    for (const at of ends) {
+      await bench.say(long.subarray(0, at));
+      await bench.say(long.subarray(at));
+    }
+    expect(await bench.say(send.copyDone(), send.sync(), send.query('INSERT 1'))).toEqual([
+      'Z I',
+      'C INSERT 0 1',
+      'Z I',
+    ]);
+    // The same where the node does not serve.
+    const refusal = new PgError('57P03', 'not now');
+    bench.readRefusal = () => refusal;
+    expect(await bench.say(copy)).toEqual(['E ERROR 57P03 not now']);
+    await bench.say(long.subarray(0, 30));
+    await bench.say(long.subarray(30));
+    bench.readRefusal = () => undefined;
+    expect(await bench.say(send.sync(), send.query('INSERT 1'))).toEqual(['Z I', 'C INSERT 0 1', 'Z I']);
+  });
+
   it('is not taken for read-only again before it is', async () => {
     const bench = new Bench();
     bench.server.held.push('SET');
