@@ -160,6 +160,8 @@ export class Engine implements ConflictVictim {
 
   /** Both connections are gone. What is being committed is the coordinator's already. */
   closed(): void {
+    // What is still unanswered never will be: nobody must wait for that.
+    this.#context.aborted = undefined;
     this.#context.reads.cancel();
     this.#context.endTurn('other');
     this.#context.forgetTransaction();
@@ -192,7 +194,9 @@ export class Engine implements ConflictVictim {
     context.stands = false;
     if (link.queue.length > 0) {
       if (link.copying) this.#failCopy();
-      context.cancel = this.#options.cancel(() => context.aborted !== undefined && link.queue.length > 0);
+      context.cancel = this.#options.cancel(
+        () => context.aborted !== undefined && link.queue.length > 0 && !context.serverLost,
+      );
     }
     this.#wake();
   }

@@ -57,6 +57,8 @@ export class Bench {
   /** The session's cancel requests are on their way until `cancelArrives` is called. */
   cancelsTakeTime = false;
   cancelArrives: () => void = () => undefined;
+  /** The session wants more of them. */
+  cancels: () => boolean = () => false;
 
   constructor({ cut = (length) => length, statementRetries = 0 }: BenchOptions = {}) {
     this.#cut = cut;
@@ -106,6 +108,7 @@ export class Bench {
       },
       cancel: (needed) => {
         const request = { done: false };
+        this.cancels = needed;
         this.cancelArrives = () => {
           this.#feed(this.server.interrupt(), (part) => this.engine.fromServer(part));
           // Else there would be another one after a pause, which nothing here lets pass.

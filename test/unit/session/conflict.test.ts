@@ -48,3 +48,19 @@ describe('a transaction that lost a conflict while its client sent nothing', () 
     expect(await bench.say(send.query('SELECT 1'))).toEqual(['E ERROR 40001 another node was first', 'Z E']);
   });
 });
+
+describe('a transaction that loses a conflict while its statement runs', () => {
+  it.each<[string, (bench: Bench) => void]>([
+    ['its client leaves', (bench) => bench.engine.closed()],
+    ['the server goes away', (bench) => bench.engine.serverClosed()],
+  ])('is not cancelled any more when %s before the statement has ended', async (_how, end) => {
+    const bench = new Bench();
+    bench.server.waits = 1;
+    await bench.say(send.query('BEGIN'), send.query('INSERT 1'));
+    bench.cancelsTakeTime = true;
+    bench.engine.abort(OVERRULED);
+    expect(bench.cancels()).toBe(true);
+    end(bench);
+    expect(bench.cancels()).toBe(false);
+  });
+});
