@@ -14,6 +14,8 @@ export interface Statement {
   readonly locks: boolean;
   /** INSERT, UPDATE, DELETE, MERGE, SELECT: what it does in the database is undone with its transaction. */
   readonly query: boolean;
+  /** The name of the prepared statement that EXECUTE runs. */
+  readonly executes?: string;
   /** Offsets into the text, in UTF-16 units. */
   readonly start: number;
   readonly end: number;
@@ -80,6 +82,7 @@ export function classify(sql: string, hidden?: HiddenLocks): Statement[] | undef
     kind: classifyStatement(statement, sql, hidden),
     locks: takesLocks(statement),
     query: QUERIES.has(statement.name),
+    ...(statement.name === 'ExecuteStmt' && { executes: text(statement.node, 'name') }),
     start: statement.start,
     end: statement.end,
   }));
@@ -89,8 +92,7 @@ function classifyStatement(statement: RawStatement, sql: string, hidden: HiddenL
   const { name, node } = statement;
   const kind = byRule(name, node);
   if (kind.type !== 'write' && kind.type !== 'read' && kind !== LOCAL) return kind;
-  const call = kind === LOCAL ? undefined : refusedCall(node);
-  return call ?? (hidden === undefined ? undefined : classifyLocks(statement, sql, hidden)) ?? kind;
+  return refusedCall(node) ?? (hidden === undefined ? undefined : classifyLocks(statement, sql, hidden)) ?? kind;
 }
 
 function byRule(name: string, node: Node): StatementKind {

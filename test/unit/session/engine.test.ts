@@ -201,6 +201,24 @@ describe('a session, with its bytes cut at every place', () => {
     expect(await bench.say(send.sync(), send.query('INSERT 1'))).toEqual(['Z I', 'C INSERT 0 1', 'Z I']);
   });
 
+  it.each(['COMMIT', 'ROLLBACK', 'BEGIN', 'SAVEPOINT s', "PREPARE TRANSACTION 'x'", 'CREATE ROLE x', 'DEALLOCATE ALL'])(
+    'does not let EXECUTE run what the protocol has prepared and needs attention: %s',
+    async (sql) => {
+      const bench = new Bench();
+      await bench.say(send.parse(sql, 'p'), send.sync(), send.query('BEGIN'), send.query('INSERT 1'));
+      const refused = ['E ERROR 0A000 EXECUTE runs nothing but queries in a coordinated database', 'Z E'];
+      expect(await bench.say(send.query('EXECUTE p'))).toEqual(refused);
+      expect(await bench.say(send.query('ROLLBACK'), send.query('BEGIN'))).toEqual([
+        'C ROLLBACK',
+        'Z I',
+        'C BEGIN',
+        'Z T',
+      ]);
+      expect(await bench.say(send.run('EXECUTE p'), send.sync())).toEqual(['1', '2', ...refused]);
+      expect(bench.server.executed).not.toContain('EXECUTE p');
+    },
+  );
+
   it('is not taken for read-only again before it is', async () => {
     const bench = new Bench();
     bench.server.held.push('SET');
