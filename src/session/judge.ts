@@ -84,13 +84,14 @@ function summarise(statements: readonly Statement[], text: string): Judgement {
     // One by one, so that those behind it are read at the new level.
     if (statements.some(({ kind }) => changesReads(kind)) || namesReadSetting(text))
       return { type: 'several', statements, text };
-    if (statements.every(({ kind }) => isHarmlessLocal(kind))) return READING;
+    const locks = statements.some((statement) => statement.locks);
+    if (!locks && statements.every(({ kind }) => isHarmlessLocal(kind))) return READING;
     if (!statements.every(({ kind }) => isQuiet(kind))) return { type: 'several', statements, text };
     return {
       type: 'plain',
       certain: statements.some(({ kind }) => kind.type === 'write' && kind.certain),
       copyIn: statements.some(({ kind }) => kind.type === 'write' && kind.copyIn),
-      locks: statements.some(({ locks }) => locks),
+      locks,
       query: false,
     };
   }

@@ -114,9 +114,12 @@ function takesLocks({ name, node }: RawStatement): boolean {
     case 'DoStmt':
       return [...descendants(node, 'String')].some((part) => LOCKING_BODY.test(text(part, 'sval')));
     default:
-      return descendants(node, 'LockingClause').next().done !== true;
+      return namesLocks(node);
   }
 }
+
+/** FOR UPDATE and the like. */
+const namesLocks = (node: Node): boolean => descendants(node, 'LockingClause').next().done !== true;
 
 /** Names are compared without the schema: a function of the user's with such a name can be renamed. */
 function refusedCall(node: Node): StatementKind | undefined {
@@ -132,7 +135,8 @@ function classifyCopy(node: Node): StatementKind {
   if (flag(node, 'is_from')) return text(node, 'filename') === '' && !flag(node, 'is_program') ? COPY_IN : WRITE;
   const query = child(node, 'query');
   const [name, body] = firstEntry(query);
-  return name === '' || (name === 'SelectStmt' && !('withClause' in body)) ? READ : MAYBE;
+  if (name === '') return READ;
+  return name === 'SelectStmt' && !('withClause' in body) && !namesLocks(body) ? READ : MAYBE;
 }
 
 /** Without ANALYZE nothing is run. With it even CREATE TABLE AS is, although read-only mode does not stop that. */

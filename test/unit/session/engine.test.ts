@@ -168,6 +168,18 @@ describe('a session, with its bytes cut at every place', () => {
       ]),
       [],
     ],
+    [
+      'by several LOCKs in one Query',
+      ['BEGIN', 'LOCK a; LOCK b', 'INSERT 1', 'COMMIT'].map((sql) => send.query(sql)),
+      ['gid-1 0/10'],
+    ],
+    [
+      'by a cursor',
+      ['BEGIN', 'DECLARE c CURSOR FOR SELECT FROM t FOR UPDATE; FETCH c', 'INSERT 1', 'COMMIT'].map((sql) =>
+        send.query(sql),
+      ),
+      ['gid-1 0/10'],
+    ],
     ['nowhere', [send.query('INSERT 1')], []],
   ])('tells what carries locks that they were taken %s', async (_where, say, carried) => {
     const bench = new Bench();

@@ -197,8 +197,11 @@ export class FakeServer {
         return [Buffer.concat([Buffer.from('G'), Buffer.from([0, 0, 0, 7, 0, 0, 0])])];
       case 'SELECT':
         return this.#select(sql);
+      case 'LOCK':
+      case 'DECLARE':
+      case 'FETCH':
       case 'SET':
-        return [commandComplete('SET')];
+        return [commandComplete(word)];
       default:
         return this.#fail('42601', 'syntax error');
     }

@@ -204,6 +204,7 @@ const MAY_WRITE = [
     'set transaction read write',
     'set transaction_read_only = off',
     'copy (with x as (select 1) select 1) to stdout',
+    'copy (select 1 from t for update) to stdout',
   ],
 ];
 
