@@ -188,6 +188,7 @@ export class Context implements ContextParts {
 
   forgetTransaction(): void {
     if (this.revealed && this.gid !== undefined) this.commits.withdraw(this.gid);
+    this.link.undoReadOnly();
     this.reads.transactionEnded();
     this.advisory.transactionEnded();
     this.revealed = false;

@@ -192,10 +192,7 @@ export class Dispatcher {
       case 'local':
         if (judgement.statement.kind.type === 'local') {
           this.#passQuery({ control: true }).forgets.push(judgement.statement.kind.forgets);
-          if (judgement.statement.kind.forgets.what === 'everything') {
-            link.clientReadOnly = link.startupReadOnly;
-            context.advisory.discarded();
-          }
+          if (judgement.statement.kind.forgets.what === 'everything') context.advisory.discarded();
         }
         return 'passed';
       case 'single':

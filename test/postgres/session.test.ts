@@ -156,7 +156,13 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       expect((await client.query({ text: 'SHOW default_transaction_read_only', values: [] })).rows).toEqual([
         { default_transaction_read_only: 'off' },
       ]);
+      expect((await client.query({ text: 'SHOW transaction_read_only', values: [] })).rows).toEqual([
+        { transaction_read_only: 'off' },
+      ]);
       await client.query('SET default_transaction_read_only = on');
+      expect((await client.query({ text: 'SHOW transaction_read_only', values: [] })).rows).toEqual([
+        { transaction_read_only: 'on' },
+      ]);
       await expect(client.query('INSERT INTO t VALUES (1)')).rejects.toMatchObject({ code: '25006' });
       await client.query('BEGIN');
       await expect(client.query('INSERT INTO t VALUES (1)')).rejects.toMatchObject({ code: '25006' });

@@ -403,9 +403,8 @@ export class Batch {
         return;
       }
     }
-    context.link.clientReadOnly = kind.value === 'reset' ? context.link.startupReadOnly : kind.value;
     context.sendComplete(kind.tag);
-    context.link.reportReadOnly();
+    context.link.setReadOnly(kind.value, this.#block !== 'none');
   }
 
   *#write(kind: Extract<StatementKind, { type: 'write' }>, bytes: Buffer, start: number, end: number): Procedure {

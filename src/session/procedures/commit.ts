@@ -89,6 +89,7 @@ export function* commitTransaction(context: Context, style: Style, asked: Inject
 function* commitRead(context: Context, style: Style): Procedure<CommitError> {
   const commit = context.injectFixed(style, 'COMMIT');
   yield* answered(commit);
+  if (commit.failed === undefined) context.link.keepReadOnly();
   context.forgetTransaction();
   context.hooks.count('read_only');
   return commit.failed === undefined ? undefined : failureOf(context, commit.failed);
@@ -121,6 +122,7 @@ function* commitWrite(context: Context, style: Style, everywhere: boolean): Proc
   context.committing = false;
   if (outcome.type === 'committed') {
     context.noteCommit();
+    link.keepReadOnly();
     reportToken(context, outcome.index);
   } else if (outcome.error.sqlstate === '40001') context.noteLoss();
   context.forgetTransaction();

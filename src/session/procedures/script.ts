@@ -310,6 +310,7 @@ export class Script {
       this.#fail(IN_FAILED_TRANSACTION);
       return;
     }
+    if (this.#parts.length > 1) this.#ensureBlock();
     if (kind.sql !== undefined) {
       const segment = this.#context.clientSegment();
       yield* this.#send(segment, kind.sql);
@@ -319,8 +320,7 @@ export class Script {
     } else {
       this.#context.sendComplete(kind.tag);
     }
-    link.clientReadOnly = kind.value === 'reset' ? link.startupReadOnly : kind.value;
-    link.reportReadOnly();
+    link.setReadOnly(kind.value, this.#block !== 'none');
   }
 
   #blockFromStatus(): void {

@@ -200,6 +200,7 @@ export class FakeServer {
       case 'LOCK':
       case 'DECLARE':
       case 'FETCH':
+      case 'DISCARD':
       case 'SET':
         return [commandComplete(word)];
       default:
