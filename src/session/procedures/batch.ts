@@ -103,9 +103,12 @@ export class Batch {
       }
       case Frontend.execute:
         return yield* this.#execute(statements.portal(readExecute(bytes, start, end)), bytes, start, end);
-      case Frontend.close:
-        this.#sender.open().closes.push(readStatementName(bytes, start, end));
+      case Frontend.close: {
+        const name = readStatementName(bytes, start, end);
+        this.#sender.open().closes.push(name);
+        if (name !== undefined) this.#repetition?.acknowledged.delete(name);
         break;
+      }
       default:
         break;
     }

@@ -43,6 +43,12 @@ const SCENARIOS: Record<string, { say: Buffer[]; told: string[]; ran: string[]; 
     ran: ['SELECT writes()', 'BEGIN READ WRITE', 'SELECT writes()', 'probe', 'PREPARE'],
     prepared: 1,
   },
+  'a read that writes, prepared under the name of another': {
+    say: [send.close('s'), send.parse('SELECT writes()', 's'), send.bind([], 's'), send.execute(), send.sync()],
+    told: ['3', '1', '2', ROW, 'D |value', 'C SELECT 1', 'Z I'],
+    ran: ['SELECT writes()', 'BEGIN READ WRITE', 'SELECT writes()', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
   'a transaction of messages that did not wait': {
     say: [send.query('BEGIN'), send.query('INSERT 1'), send.query('COMMIT'), send.query('SELECT 1')],
     told: ['C BEGIN', 'Z T', 'C INSERT 0 1', 'Z T', 'C COMMIT', 'Z I', ROW, 'D |value', 'C SELECT 1', 'Z I'],
