@@ -94,15 +94,19 @@ export const FAIL = 'ROLLBACK TO SAVEPOINT "refused by multimaster"';
 export const LARGE_OBJECTS = 'large objects';
 export const SHARED_OBJECTS = 'shared objects';
 
+/** Behind the question for the mode that the transaction has had so far. */
+const FROM_NOW_ON_READ_ONLY = `CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN pg_catalog.set_config('transaction_read_only', 'on', true) END`;
+
 /**
  * Asks whether the transaction wrote (facts: no transaction id means no), and if so leaves the gid in its WAL, since a prepared
  * transaction may otherwise decode to nothing. Then the commit level and the
- * isolation level. Built-ins only, whatever the search_path. `announced`: see Context.sharedRows. `last`: an expression for one more column.
+ * isolation level. Where nothing was written nothing may be from here on: COMMIT runs the query of a cursor WITH HOLD that was not
+ * fetched to its end. Built-ins only, whatever the search_path. `announced`: see Context.sharedRows. `last`: an expression for one more column.
  */
 export function probeSql(gid: string, chain: boolean, announced: string | undefined, last?: string): string {
   const modes = ['transaction_read_only', 'transaction_deferrable'];
   const settings = ['synchronous_commit', 'transaction_isolation', ...(chain ? modes : [])];
   return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN coalesce(multimaster.unseen_change(${announced ?? 'NULL'}), pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text) END, ${settings
     .map((name) => `pg_catalog.current_setting('${name}')`)
-    .join(', ')}${last === undefined ? '' : `, ${last}`}`;
+    .join(', ')}, ${FROM_NOW_ON_READ_ONLY}${last === undefined ? '' : `, ${last}`}`;
 }

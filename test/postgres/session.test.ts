@@ -324,6 +324,23 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       await admin.end();
     });
 
+    it('lets no cursor WITH HOLD write at the end of a transaction that wrote nothing', async () => {
+      const client = await proxy.connect();
+      for (const way of [(text: string) => text, extended]) {
+        await client.query('BEGIN');
+        await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT hidden_write(i) FROM generate_series(1, 3) i');
+        await expect(client.query(way('COMMIT'))).rejects.toMatchObject({ code: '25006' });
+        expect((await client.query('SELECT a FROM t')).rows).toEqual([]);
+        await client.query('BEGIN');
+        await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT 1 AS a');
+        await client.query(way('COMMIT AND CHAIN'));
+        expect((await client.query('SHOW transaction_read_only')).rows).toEqual([{ transaction_read_only: 'off' }]);
+        await client.query('COMMIT');
+        expect((await client.query('FETCH ALL FROM c')).rows).toEqual([{ a: 1 }]);
+        await client.query('CLOSE c');
+      }
+    });
+
     it('lets notices of deferred triggers through', async () => {
       const client = await proxy.connect();
       const notices: (string | undefined)[] = [];
