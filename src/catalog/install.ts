@@ -6,13 +6,14 @@ import { DDL_SQL } from './sql/ddl.ts';
 import { FIRING_SQL } from './sql/firing.ts';
 import { GUARD_SQL } from './sql/guard.ts';
 import { IDENTITY_SQL } from './sql/identity.ts';
-import { LARGE_OBJECTS_PRIVILEGES_SQL, LARGE_OBJECTS_SQL } from './sql/large-objects.ts';
+import { LARGE_OBJECTS_SQL } from './sql/large-objects.ts';
 import { OUTCOME_PRIVILEGES_SQL, OUTCOME_SQL } from './sql/outcome.ts';
 import { REWRITE_SQL } from './sql/rewrite.ts';
 import { PRIVILEGES_SQL, SCHEMA_SQL } from './sql/schema.ts';
 import { SEQUENCES_SQL } from './sql/sequences.ts';
 import { EVENT_TRIGGERS } from './sql/triggers.ts';
 import { UNINSTALL_SQL } from './sql/uninstall.ts';
+import { UNSEEN_CHANGES_PRIVILEGES_SQL, UNSEEN_CHANGES_SQL } from './sql/unseen-changes.ts';
 
 /** Raised when the database is not fit for a cluster, or its objects were installed by something that this program can't replace. */
 export class CatalogError extends Error {
@@ -28,8 +29,8 @@ export const ANNOUNCE_SETTING = 'multimaster.ddl';
 
 const SQL = [
   ...[SCHEMA_SQL, IDENTITY_SQL, SEQUENCES_SQL, GUARD_SQL, FIRING_SQL, DDL_SQL, REWRITE_SQL, OUTCOME_SQL],
-  ...[LARGE_OBJECTS_SQL],
-  ...[PRIVILEGES_SQL, OUTCOME_PRIVILEGES_SQL, LARGE_OBJECTS_PRIVILEGES_SQL],
+  ...[LARGE_OBJECTS_SQL, UNSEEN_CHANGES_SQL],
+  ...[PRIVILEGES_SQL, OUTCOME_PRIVILEGES_SQL, UNSEEN_CHANGES_PRIVILEGES_SQL],
 ].join('\n');
 const FINGERPRINT = createHash('sha256').update(SQL).update(JSON.stringify(EVENT_TRIGGERS)).digest('hex').slice(0, 16);
 

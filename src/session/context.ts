@@ -122,6 +122,8 @@ export class Context implements ContextParts {
   /** Name of the transaction in progress, if it needed one before its end, and how many schema statements it holds. */
   gid: Gid | undefined;
   ordinal = 0;
+  /** What multimaster.shared_rows() said after the last of them. */
+  sharedRows: string | undefined;
   /** Position in the WAL before the first statement of the transaction in progress. */
   #runsSince: Lsn | undefined;
   /** A text looked as if it locked something, or there was what locks rows or tables without any text that shows it. */
@@ -191,14 +193,18 @@ export class Context implements ContextParts {
 
   forgetTransaction(): void {
     if (this.revealed && this.gid !== undefined) this.commits.withdraw(this.gid);
+    this.link.undoReadOnly();
     this.reads.transactionEnded();
     this.advisory.transactionEnded();
     this.revealed = false;
     this.gid = undefined;
     this.ordinal = 0;
+    this.sharedRows = undefined;
     this.#runsSince = undefined;
     this.#mayHaveLocked = false;
     this.stands = false;
+    // What comes next can lose a conflict of its own, also where it follows in the same batch, or AND CHAIN.
+    if (this.link.status !== 'E') this.doomed = undefined;
   }
 
   /** To be called before a statement of a transaction is sent. `byText`: it looks as if it locked rows or tables. */

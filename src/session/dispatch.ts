@@ -188,19 +188,11 @@ export class Dispatcher {
         this.#passQuery({ implicit: true, retain: !link.clientReadOnly });
         return 'passed';
       case 'plain':
-        // Read-only by the client's own wish: PostgreSQL refuses what writes.
-        if (link.clientReadOnly) {
-          this.#passQuery({ implicit: true });
-          return 'passed';
-        }
         return this.#wrappedQuery(judgement);
       case 'local':
         if (judgement.statement.kind.type === 'local') {
           this.#passQuery({ control: true }).forgets.push(judgement.statement.kind.forgets);
-          if (judgement.statement.kind.forgets.what === 'everything') {
-            link.clientReadOnly = link.startupReadOnly;
-            context.advisory.discarded();
-          }
+          if (judgement.statement.kind.forgets.what === 'everything') context.advisory.discarded();
         }
         return 'passed';
       case 'single':

@@ -66,11 +66,9 @@ export class Engine implements ConflictVictim {
   /** Of those who lost a conflict, it is this client's turn, and its message has not been taken yet. */
   #hasTurn = false;
   #pumping = false;
-  /** The server got something else for the rest of a CopyData message. */
-  #restIsDropped = false;
   /** When the server last answered something, in monotonic milliseconds. */
   #answeredAt = 0;
-  /** Got it: whatever the server finds wrong with that, the client must not hear of it. */
+  /** Got something else for the rest of a CopyData message: whatever the server finds wrong with that, the client must not hear of it. */
   #padded: Segment | undefined;
   /** The server ended the session while a transaction was being committed, and the client was not told so. */
   #goodbyeHeldBack = false;
@@ -162,6 +160,8 @@ export class Engine implements ConflictVictim {
 
   /** Both connections are gone. What is being committed is the coordinator's already. */
   closed(): void {
+    // What is still unanswered never will be: nobody must wait for that.
+    this.#context.aborted = undefined;
     this.#context.reads.cancel();
     this.#context.endTurn('other');
     this.#context.forgetTransaction();
@@ -194,7 +194,9 @@ export class Engine implements ConflictVictim {
     context.stands = false;
     if (link.queue.length > 0) {
       if (link.copying) this.#failCopy();
-      context.cancel = this.#options.cancel(() => context.aborted !== undefined && link.queue.length > 0);
+      context.cancel = this.#options.cancel(
+        () => context.aborted !== undefined && link.queue.length > 0 && !context.serverLost,
+      );
     }
     this.#wake();
   }
@@ -206,8 +208,8 @@ export class Engine implements ConflictVictim {
     // The client may take its time with a message that it has begun: it is ended without it.
     for (let rest = this.#stream.rest; rest > 0; rest -= PADDING.length)
       this.#link.toServer.push(PADDING.subarray(0, Math.min(rest, PADDING.length)));
-    this.#restIsDropped = this.#stream.rest > 0;
-    if (this.#restIsDropped) this.#padded = segment;
+    if (this.#stream.rest > 0) this.#padded = segment;
+    this.#stream.dropRest();
     this.#link.toServer.push(COPY_FAIL);
   }
 
@@ -227,11 +229,8 @@ export class Engine implements ConflictVictim {
 
   /** One step forward; false when there is nothing to do before something happens. */
   #step(): boolean {
-    if (this.#stream.rest > 0) {
-      if (this.#restOfCopyData()) return true;
-      // In the middle of a message the server can't be told anything else.
-      if (!this.#restIsDropped) return false;
-    }
+    // In the middle of a message the server can't be told anything else.
+    if (this.#stream.rest > 0) return this.#restOfCopyData();
     if (this.#procedure !== undefined) {
       if (this.#procedure.next().done !== true) return false;
       this.#procedure = undefined;
@@ -270,8 +269,7 @@ export class Engine implements ConflictVictim {
   /** What comes of a CopyData message that was passed on in part, whatever has happened meanwhile. */
   #restOfCopyData(): boolean {
     if (!this.#stream.next()) return false;
-    if (!this.#restIsDropped) this.toServer.range(this.#stream.bytes, this.#stream.start, this.#stream.end);
-    if (this.#stream.rest === 0) this.#restIsDropped = false;
+    this.toServer.range(this.#stream.bytes, this.#stream.start, this.#stream.end);
     return true;
   }
 

@@ -95,29 +95,23 @@ export function parseOnly(sql: Buffer): Buffer {
  */
 export const FAIL = 'ROLLBACK TO SAVEPOINT "refused by multimaster"';
 
-/** What the first column of the answer says of a transaction that changed large objects, whose changes no decoder sees. */
+/** What the first column of the answer says instead of the position: multimaster.unseen_change. */
 export const LARGE_OBJECTS = 'large objects';
+export const SHARED_OBJECTS = 'shared objects';
 
-/**
- * Whether the transaction may have changed large objects, at the cost of a few look-ups in the backend's own memory: the rows changed in
- * pg_largeobject_metadata and pg_largeobject. They may stem from an earlier transaction that rolled back, and aren't
- * counted without track_counts; then the function looks.
- */
-const MAY_HAVE_CHANGED_LARGE_OBJECTS = `(${[2995, 2613]
-  .flatMap((oid) =>
-    ['inserted', 'updated', 'deleted'].map((kind) => `pg_catalog.pg_stat_get_xact_tuples_${kind}(${oid})`),
-  )
-  .join(' + ')} > 0 OR pg_catalog.current_setting('track_counts') <> 'on')`;
+/** Behind the question for the mode that the transaction has had so far. */
+const FROM_NOW_ON_READ_ONLY = `CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN pg_catalog.set_config('transaction_read_only', 'on', true) END`;
 
 /**
  * Asks whether the transaction wrote (facts: no transaction id means no), and if so leaves the gid in its WAL, since a prepared
  * transaction may otherwise decode to nothing. Then the commit level and the
- * isolation level. Built-ins only, whatever the search_path. `last`: an expression for one more column.
+ * isolation level. Where nothing was written nothing may be from here on: COMMIT runs the query of a cursor WITH HOLD that was not
+ * fetched to its end. Built-ins only, whatever the search_path. `announced`: see Context.sharedRows. `last`: an expression for one more column.
  */
-export function probeSql(gid: string, chain: boolean, last?: string): string {
+export function probeSql(gid: string, chain: boolean, announced: string | undefined, last?: string): string {
   const modes = ['transaction_read_only', 'transaction_deferrable'];
   const settings = ['synchronous_commit', 'transaction_isolation', ...(chain ? modes : [])];
-  return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN NULL WHEN ${MAY_HAVE_CHANGED_LARGE_OBJECTS} AND multimaster.changed_large_objects() THEN ${literal(LARGE_OBJECTS)} ELSE pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text END, ${settings
+  return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN coalesce(multimaster.unseen_change(${announced ?? 'NULL'}), pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text) END, ${settings
     .map((name) => `pg_catalog.current_setting('${name}')`)
-    .join(', ')}${last === undefined ? '' : `, ${last}`}`;
+    .join(', ')}, ${FROM_NOW_ON_READ_ONLY}${last === undefined ? '' : `, ${last}`}`;
 }

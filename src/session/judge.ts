@@ -33,6 +33,10 @@ const AMBIGUOUS = unsupported(
   'a backslash can mean different things with these settings',
   'Set standard_conforming_strings to on, and use UTF8 or a single-byte client_encoding.',
 );
+const NOT_BY_EXECUTE = unsupported(
+  'EXECUTE runs nothing but queries in a coordinated database',
+  'Execute the prepared statement through the protocol, or send its text.',
+);
 const READING: Judgement = { type: 'read' };
 const PLAIN_MAYBE: Plain = { type: 'plain', certain: false, copyIn: false, locks: false, query: true };
 const PLAIN_WRITE: Plain = { type: 'plain', certain: true, copyIn: false, locks: false, query: true };
@@ -59,7 +63,19 @@ export function judge(context: Context, bytes: Buffer, start: number, end: numbe
   const classified = context.classifier.classify(text);
   if (classified.type === 'too-long') return refusal(TOO_LONG);
   if (classified.type === 'syntax-error') return { type: 'syntax-error', several: /;\s*\S/.test(text) };
+  if (classified.statements.some((statement) => !isExecutable(context, statement))) return refusal(NOT_BY_EXECUTE);
   return summarise(classified.statements, text);
+}
+
+/**
+ * EXECUTE can name what was prepared through the protocol, and PostgreSQL lets that be anything. Whatever the session would attend to
+ * if it came by itself must not come this way.
+ */
+function isExecutable(context: Context, { executes }: Statement): boolean {
+  if (executes === undefined) return true;
+  // As the protocol's messages name it.
+  const { kind } = context.statements.find(context.encode(executes).toString('latin1'));
+  return kind.type === 'write' || kind.type === 'show-read-only' || (isHarmlessLocal(kind) && !changesReads(kind));
 }
 
 function summarise(statements: readonly Statement[], text: string): Judgement {
@@ -68,13 +84,14 @@ function summarise(statements: readonly Statement[], text: string): Judgement {
     // One by one, so that those behind it are read at the new level.
     if (statements.some(({ kind }) => changesReads(kind)) || namesReadSetting(text))
       return { type: 'several', statements, text };
-    if (statements.every(({ kind }) => isHarmlessLocal(kind))) return READING;
+    const locks = statements.some((statement) => statement.locks);
+    if (!locks && statements.every(({ kind }) => isHarmlessLocal(kind))) return READING;
     if (!statements.every(({ kind }) => isQuiet(kind))) return { type: 'several', statements, text };
     return {
       type: 'plain',
       certain: statements.some(({ kind }) => kind.type === 'write' && kind.certain),
       copyIn: statements.some(({ kind }) => kind.type === 'write' && kind.copyIn),
-      locks: statements.some(({ locks }) => locks),
+      locks,
       query: false,
     };
   }

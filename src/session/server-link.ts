@@ -1,3 +1,4 @@
+import type { Forgets } from '../sql/kinds.ts';
 import {
   isFatal,
   parameterStatus,
@@ -40,7 +41,9 @@ export class ServerLink implements ServerSink {
   netArmed = true;
   /** What the client believes default_transaction_read_only to be. */
   clientReadOnly: boolean;
-  readonly startupReadOnly: boolean;
+  readonly #startupReadOnly: boolean;
+  /** What it was before the transaction in progress changed it. */
+  #readOnlyBefore: boolean | undefined;
   encoding = 'UTF8';
   standardStrings = true;
   /** Segments not done that hold transaction control. */
@@ -59,7 +62,7 @@ export class ServerLink implements ServerSink {
     this.toClient = toClient;
     this.#statements = statements;
     this.clientReadOnly = readOnly;
-    this.startupReadOnly = readOnly;
+    this.#startupReadOnly = readOnly;
     this.#events = events;
   }
 
@@ -145,6 +148,26 @@ export class ServerLink implements ServerSink {
     this.toClient.range(bytes, start, end);
   }
 
+  /** `inTransaction`: undone if the transaction in progress is. */
+  setReadOnly(value: boolean | 'reset', inTransaction: boolean): void {
+    if (inTransaction) this.#readOnlyBefore ??= this.clientReadOnly;
+    this.clientReadOnly = value === 'reset' ? this.#startupReadOnly : value;
+    this.reportReadOnly();
+  }
+
+  /** The transaction in progress is committed. */
+  keepReadOnly(): void {
+    this.#readOnlyBefore = undefined;
+  }
+
+  /** It is over. */
+  undoReadOnly(): void {
+    if (this.#readOnlyBefore === undefined) return;
+    this.clientReadOnly = this.#readOnlyBefore;
+    this.#readOnlyBefore = undefined;
+    this.reportReadOnly();
+  }
+
   /** Tells the client a new value of the setting that the session keeps for it. */
   reportReadOnly(): void {
     if (this.#reportedReadOnly === this.clientReadOnly) return;
@@ -162,10 +185,19 @@ export class ServerLink implements ServerSink {
     segment.status = this.status;
     this.copying = false;
     for (const prepared of segment.parses.slice(segment.parsed)) this.#statements.withdraw(prepared);
-    if (segment.failed === undefined) for (const forgets of segment.forgets) this.#statements.forget(forgets);
-    if (this.status === 'I') this.#statements.endTransaction();
+    if (segment.failed === undefined) for (const forgets of segment.forgets) this.#forget(forgets);
+    if (this.status === 'I') {
+      this.#statements.endTransaction();
+      // What is passed on ends a block by rolling it back, if at all.
+      if (segment instanceof PassSegment) this.undoReadOnly();
+    }
     this.#events.segmentDone(segment);
     return segment instanceof PassSegment && segment.tellsReady && !segment.retry;
+  }
+
+  #forget(forgets: Forgets): void {
+    this.#statements.forget(forgets);
+    if (forgets.what === 'everything') this.setReadOnly('reset', false);
   }
 
   #error(message: Buffer): boolean {

@@ -49,7 +49,7 @@ function isHarmless(
   start: number,
   end: number,
 ): boolean {
-  const { statements, link } = context;
+  const { statements } = context;
   // What comes behind such a statement is read at the new level.
   if (segment.setsReads && type !== Frontend.close) return false;
   switch (type) {
@@ -67,7 +67,7 @@ function isHarmless(
       const prepared = statements.portal(readExecute(bytes, start, end));
       segment.executes.push(prepared);
       segment.setsReads = prepared.setsReads;
-      return isPassable(prepared, link.clientReadOnly);
+      return isPassable(prepared);
     }
     case Frontend.close:
       segment.closes.push(readStatementName(bytes, start, end));
@@ -79,14 +79,12 @@ function isHarmless(
   }
 }
 
-function isPassable({ kind }: Prepared, readOnly: boolean): boolean {
+function isPassable({ kind }: Prepared): boolean {
   switch (kind.type) {
     case 'read':
       return true;
     case 'local':
       return kind.forgets.what === 'nothing';
-    case 'write':
-      return readOnly && !kind.copyIn;
     default:
       return false;
   }

@@ -14,6 +14,8 @@ export interface Statement {
   readonly locks: boolean;
   /** INSERT, UPDATE, DELETE, MERGE, SELECT: what it does in the database is undone with its transaction. */
   readonly query: boolean;
+  /** The name of the prepared statement that EXECUTE runs. */
+  readonly executes?: string;
   /** Offsets into the text, in UTF-16 units. */
   readonly start: number;
   readonly end: number;
@@ -80,6 +82,7 @@ export function classify(sql: string, hidden?: HiddenLocks): Statement[] | undef
     kind: classifyStatement(statement, sql, hidden),
     locks: takesLocks(statement),
     query: QUERIES.has(statement.name),
+    ...(statement.name === 'ExecuteStmt' && { executes: text(statement.node, 'name') }),
     start: statement.start,
     end: statement.end,
   }));
@@ -89,8 +92,7 @@ function classifyStatement(statement: RawStatement, sql: string, hidden: HiddenL
   const { name, node } = statement;
   const kind = byRule(name, node);
   if (kind.type !== 'write' && kind.type !== 'read' && kind !== LOCAL) return kind;
-  const call = kind === LOCAL ? undefined : refusedCall(node);
-  return call ?? (hidden === undefined ? undefined : classifyLocks(statement, sql, hidden)) ?? kind;
+  return refusedCall(node) ?? (hidden === undefined ? undefined : classifyLocks(statement, sql, hidden)) ?? kind;
 }
 
 function byRule(name: string, node: Node): StatementKind {
@@ -112,9 +114,12 @@ function takesLocks({ name, node }: RawStatement): boolean {
     case 'DoStmt':
       return [...descendants(node, 'String')].some((part) => LOCKING_BODY.test(text(part, 'sval')));
     default:
-      return descendants(node, 'LockingClause').next().done !== true;
+      return namesLocks(node);
   }
 }
+
+/** FOR UPDATE and the like. */
+const namesLocks = (node: Node): boolean => descendants(node, 'LockingClause').next().done !== true;
 
 /** Names are compared without the schema: a function of the user's with such a name can be renamed. */
 function refusedCall(node: Node): StatementKind | undefined {
@@ -130,7 +135,8 @@ function classifyCopy(node: Node): StatementKind {
   if (flag(node, 'is_from')) return text(node, 'filename') === '' && !flag(node, 'is_program') ? COPY_IN : WRITE;
   const query = child(node, 'query');
   const [name, body] = firstEntry(query);
-  return name === '' || (name === 'SelectStmt' && !('withClause' in body)) ? READ : MAYBE;
+  if (name === '') return READ;
+  return name === 'SelectStmt' && !('withClause' in body) && !namesLocks(body) ? READ : MAYBE;
 }
 
 /** Without ANALYZE nothing is run. With it even CREATE TABLE AS is, although read-only mode does not stop that. */

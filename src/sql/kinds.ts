@@ -116,6 +116,9 @@ export function needsTransaction(kind: StatementKind): boolean {
     kind.type === 'write' ||
     kind.type === 'lock' ||
     kind.type === 'ddl' ||
+    kind.type === 'set-read-only' ||
+    // Outside a transaction it would tell that those of reads are read-only.
+    (kind.type === 'show-read-only' && kind.name === 'transaction_read_only') ||
     kind === SETTING ||
     kind === READ_SETTING
   );

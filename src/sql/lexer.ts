@@ -102,7 +102,8 @@ export function examine(bytes: Uint8Array, start: number, end: number, names: Na
       continue;
     }
     if (c === DOUBLE_QUOTE) {
-      if (first === 0 || first === SHOW) return 'parse';
+      // What is quoted may be an option of EXPLAIN, or a setting.
+      if (first === 0 || first === EXPLAIN || first === SHOW) return 'parse';
       const from = at + 1;
       let hash = FNV_START;
       for (at = from; at < end && bytes[at] !== DOUBLE_QUOTE; at++) hash = Math.imul(hash ^ bytes[at], FNV);

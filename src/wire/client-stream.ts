@@ -17,6 +17,8 @@ export class ClientStream {
   #position = 0;
   /** Bytes of a CopyData message that were promised but have not arrived. */
   #rest = 0;
+  /** The same of one that nobody wants any more. */
+  #dropped = 0;
   #tail: Buffer[] = [];
   #tailLength = 0;
 
@@ -37,6 +39,11 @@ export class ClientStream {
 
   /** The chunk must not be changed afterwards. */
   push(chunk: Buffer): void {
+    if (this.#dropped > 0) {
+      const dropped = Math.min(this.#dropped, chunk.length);
+      this.#dropped -= dropped;
+      chunk = chunk.subarray(dropped);
+    }
     if (this.#position === this.bytes.length && this.#tailLength === 0) {
       this.bytes = chunk;
       this.#position = 0;
@@ -52,6 +59,15 @@ export class ClientStream {
     this.#position = 0;
     this.#tail = [];
     this.#tailLength = 0;
+  }
+
+  /** What is still to come of the message that was exposed last is never exposed. */
+  dropRest(): void {
+    const here = Math.min(this.#rest, this.buffered);
+    if (here > 0) this.#gather();
+    this.#position += here;
+    this.#dropped += this.#rest - here;
+    this.#rest = 0;
   }
 
   /** Advances to the next message; false when it has not arrived. Throws RangeError on an impossible length. */

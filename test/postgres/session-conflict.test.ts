@@ -6,7 +6,7 @@ import { PgError } from '../../src/runtime/errors.ts';
 import { waitFor } from '../support/wait-for.ts';
 import { startSessionProxy } from './session-proxy.ts';
 import type { SessionProxy } from './session-proxy.ts';
-import { RawClient, describe as lines, send } from './session-raw.ts';
+import { RawClient, describe as lines, extended, send } from './session-raw.ts';
 
 const LOST = new PgError('40001', 'another node was first', { detail: 'node 2' });
 
@@ -152,7 +152,7 @@ describe('a client whose transaction is in the way of another node', () => {
 
   it('finds it at COMMIT, in both protocols', async () => {
     const { client, lose } = await connect();
-    for (const commit of ['COMMIT', { text: 'COMMIT', values: [] }]) {
+    for (const commit of ['COMMIT', extended('COMMIT')]) {
       await client.query('BEGIN');
       await client.query('UPDATE t SET b = 1 WHERE a = 1');
       lose();

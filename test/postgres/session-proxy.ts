@@ -20,6 +20,7 @@ import type {
 import type { SafetyNames } from '../../src/sql/names.ts';
 import { Turns, type Turn } from '../../src/commit/turns.ts';
 import { LARGE_OBJECTS_SQL } from '../../src/catalog/sql/large-objects.ts';
+import { UNSEEN_CHANGES_SQL } from '../../src/catalog/sql/unseen-changes.ts';
 import { startPostgres } from '../support/postgres.ts';
 import type { TestPostgres, TestPostgresOptions } from '../support/postgres.ts';
 
@@ -193,7 +194,7 @@ export async function startProxyFor(
 ): Promise<SessionProxy> {
   const admin = await postgres.connect();
   await admin.query(
-    `CREATE SCHEMA IF NOT EXISTS multimaster; GRANT USAGE ON SCHEMA multimaster TO PUBLIC; ${LARGE_OBJECTS_SQL}`,
+    `CREATE SCHEMA IF NOT EXISTS multimaster; GRANT USAGE ON SCHEMA multimaster TO PUBLIC; ${LARGE_OBJECTS_SQL} ${UNSEEN_CHANGES_SQL}`,
   );
   await admin.end();
   const commits = new LocalCommits({ host: postgres.host, port: postgres.port }, 'postgres');

@@ -193,3 +193,8 @@ export function describe(messages: readonly Received[]): string[] {
       return body.length > 0 && body.length < 200 ? `${type} ${body.toString('hex')}` : type;
     });
 }
+
+/** A text by the extended protocol, by which pg sends one without parameters only when it is told to. */
+export function extended(text: string): { text: string } {
+  return { text, ...{ queryMode: 'extended' } };
+}

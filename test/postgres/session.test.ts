@@ -4,7 +4,7 @@ import { logIndex } from '../../src/runtime/ids.ts';
 import { installedBin } from '../support/postgres.ts';
 import { NO_NAMES, startSessionProxy } from './session-proxy.ts';
 import type { SessionProxy } from './session-proxy.ts';
-import { RawClient, describe as lines, errorFields, send } from './session-raw.ts';
+import { RawClient, describe as lines, errorFields, extended, send } from './session-raw.ts';
 
 const servers = [
   ['npm', undefined],
@@ -27,6 +27,7 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
         $$ BEGIN PERFORM set_config('default_transaction_read_only', 'off', false); END $$;
       CREATE FUNCTION noisy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'deferred'; RETURN NULL; END $$;
       CREATE TABLE noisy (a int);
+      CREATE SEQUENCE s;
       CREATE CONSTRAINT TRIGGER late AFTER INSERT ON noisy DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION noisy();`);
     });
@@ -153,10 +154,16 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       expect(lines(await raw.ready(2)).filter((line) => line.startsWith('D'))).toEqual(['D |off', 'D |off']);
       raw.send(send.query("SELECT current_setting('transaction_read_only')"));
       expect(lines(await raw.ready())).toContain('D |off');
-      expect((await client.query({ text: 'SHOW default_transaction_read_only', values: [] })).rows).toEqual([
+      expect((await client.query(extended('SHOW default_transaction_read_only'))).rows).toEqual([
         { default_transaction_read_only: 'off' },
       ]);
+      expect((await client.query(extended('SHOW transaction_read_only'))).rows).toEqual([
+        { transaction_read_only: 'off' },
+      ]);
       await client.query('SET default_transaction_read_only = on');
+      expect((await client.query(extended('SHOW transaction_read_only'))).rows).toEqual([
+        { transaction_read_only: 'on' },
+      ]);
       await expect(client.query('INSERT INTO t VALUES (1)')).rejects.toMatchObject({ code: '25006' });
       await client.query('BEGIN');
       await expect(client.query('INSERT INTO t VALUES (1)')).rejects.toMatchObject({ code: '25006' });
@@ -172,6 +179,44 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       await client.query('SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY');
       await expect(client.query('INSERT INTO t VALUES (3)')).rejects.toMatchObject({ code: '25006' });
       raw.destroy();
+    });
+
+    it.each([
+      ['in one Query', [send.query('SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1)')]],
+      ['in one batch', [send.run('SET TRANSACTION READ WRITE'), send.run('INSERT INTO t VALUES (1)'), send.sync()]],
+    ])('coordinates what a client writes %s that is read-only unless it says otherwise', async (_how, say) => {
+      const raw = await RawClient.connect(proxy.port, { default_transaction_read_only: 'on' });
+      raw.send(...say);
+      expect(lines(await raw.ready())).toContain('C INSERT 0 1');
+      expect(proxy.commits.prepared).toHaveLength(1);
+      raw.destroy();
+    });
+
+    it('lets nothing out of the transaction of a client that is read-only unless it says otherwise', async () => {
+      const client = await proxy.connect({ options: '-c default_transaction_read_only=on' });
+      const leaving = 'DO $$ BEGIN COMMIT; SET TRANSACTION READ WRITE; INSERT INTO t VALUES (1); END $$';
+      await expect(client.query(leaving)).rejects.toMatchObject({ code: '2D000' });
+      await expect(client.query(extended(leaving))).rejects.toMatchObject({ code: '2D000' });
+      expect((await client.query('SELECT a FROM t')).rows).toEqual([]);
+    });
+
+    it('announces the schema statements of a client that is read-only unless it says otherwise', async () => {
+      const client = await proxy.connect({ options: '-c default_transaction_read_only=on' });
+      proxy.announced.length = 0;
+      const refused = { code: '25006' };
+      for (const way of [(text: string) => text, extended]) {
+        await expect(client.query(way('CREATE ROLE reader'))).rejects.toMatchObject(refused);
+        await client.query('BEGIN');
+        await expect(client.query(way('CREATE ROLE reader'))).rejects.toMatchObject(refused);
+        await client.query('ROLLBACK');
+        await client.query('BEGIN READ WRITE');
+        await client.query(way('CREATE ROLE reader'));
+        await client.query(way('DROP ROLE reader'));
+        await client.query('COMMIT');
+      }
+      expect(proxy.commits.prepared).toHaveLength(2);
+      const done = proxy.announced.map(({ statement }) => statement).filter((text) => text.startsWith('DROP'));
+      expect(done).toHaveLength(2);
     });
 
     it('reports the client its own value at startup', async () => {
@@ -205,7 +250,7 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       await client.query('CREATE TABLE made (a int)');
       await client.query('BEGIN');
       await client.query('ALTER TABLE made ADD COLUMN b int');
-      await client.query({ text: 'CREATE INDEX ON made (b)', values: [] });
+      await client.query(extended('CREATE INDEX ON made (b)'));
       await client.query('INSERT INTO made VALUES (1, 2)');
       await client.query('COMMIT');
       await client.query('INSERT INTO made VALUES (2, 3); DROP TABLE made; SELECT 1');
@@ -229,7 +274,7 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
         "PREPARE TRANSACTION 'x'",
       ]) {
         await expect(client.query(sql)).rejects.toMatchObject({ code: '0A000' });
-        await expect(client.query({ text: sql, values: [] })).rejects.toMatchObject({ code: '0A000' });
+        await expect(client.query(extended(sql))).rejects.toMatchObject({ code: '0A000' });
       }
       await client.query('BEGIN');
       await client.query('INSERT INTO t VALUES (1)');
@@ -277,6 +322,23 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
       expect(objects.rows).toEqual([{ oid: 990, data: `\\x${Buffer.from('kept').toString('hex')}` }]);
       expect((await admin.query('SELECT a FROM t')).rows).toEqual([{ a: 2 }]);
       await admin.end();
+    });
+
+    it('lets no cursor WITH HOLD write at the end of a transaction that wrote nothing', async () => {
+      const client = await proxy.connect();
+      for (const way of [(text: string) => text, extended]) {
+        await client.query('BEGIN');
+        await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT hidden_write(i) FROM generate_series(1, 3) i');
+        await expect(client.query(way('COMMIT'))).rejects.toMatchObject({ code: '25006' });
+        expect((await client.query('SELECT a FROM t')).rows).toEqual([]);
+        await client.query('BEGIN');
+        await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT 1 AS a');
+        await client.query(way('COMMIT AND CHAIN'));
+        expect((await client.query('SHOW transaction_read_only')).rows).toEqual([{ transaction_read_only: 'off' }]);
+        await client.query('COMMIT');
+        expect((await client.query('FETCH ALL FROM c')).rows).toEqual([{ a: 1 }]);
+        await client.query('CLOSE c');
+      }
     });
 
     it('lets notices of deferred triggers through', async () => {

@@ -8,6 +8,7 @@ import { startCluster } from '../support/cluster.ts';
 import type { TestCluster } from '../support/cluster.ts';
 import { isReady } from '../support/ready.ts';
 import { waitFor } from '../support/wait-for.ts';
+import { extended } from './session-raw.ts';
 
 const NODES = [1, 2, 3];
 const CLIENTS_A_NODE = 4;
@@ -17,7 +18,7 @@ const SQL = 'UPDATE hot SET n = n + 1 WHERE a = 1 RETURNING n';
 /** How a client sends its statement. */
 const WAYS: Record<string, string | pg.QueryConfig> = {
   'simple protocol': SQL,
-  'extended protocol': { text: SQL, values: [] },
+  'extended protocol': extended(SQL),
   'extended protocol, prepared under a name': { text: SQL, values: [], name: 'hot' },
 };
 

@@ -8,7 +8,7 @@ import type { InjectedSegment, Segment, Skip } from '../segments.ts';
 /** A batch that was passed on as a read and is repeated as a write. */
 export interface Repetition {
   readonly skip: Skip;
-  /** Named statements that the server has already: to be left out. */
+  /** Named statements that the server has already, until they are closed: to be left out. */
   readonly acknowledged: Set<string>;
 }
 

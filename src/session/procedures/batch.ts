@@ -81,7 +81,8 @@ export class Batch {
         this.#over = true;
         return;
       default:
-        if (!this.#sender.failed) yield* this.#extended(type, bytes, start, end);
+        if (this.#sender.failed) this.#context.stream.dropRest();
+        else yield* this.#extended(type, bytes, start, end);
     }
   }
 
@@ -102,9 +103,12 @@ export class Batch {
       }
       case Frontend.execute:
         return yield* this.#execute(statements.portal(readExecute(bytes, start, end)), bytes, start, end);
-      case Frontend.close:
-        this.#sender.open().closes.push(readStatementName(bytes, start, end));
+      case Frontend.close: {
+        const name = readStatementName(bytes, start, end);
+        this.#sender.open().closes.push(name);
+        if (name !== undefined) this.#repetition?.acknowledged.delete(name);
         break;
+      }
       default:
         break;
     }
@@ -333,7 +337,7 @@ export class Batch {
     const context = this.#context;
     yield* this.#sender.cut();
     if (this.#sender.failed) return;
-    if (context.link.status === 'E' || context.link.clientReadOnly) {
+    if (context.link.status === 'E') {
       this.#sender.forward(bytes, start, end);
       return;
     }
@@ -402,9 +406,8 @@ export class Batch {
         return;
       }
     }
-    context.link.clientReadOnly = kind.value === 'reset' ? context.link.startupReadOnly : kind.value;
     context.sendComplete(kind.tag);
-    context.link.reportReadOnly();
+    context.link.setReadOnly(kind.value, this.#block !== 'none');
   }
 
   *#write(kind: Extract<StatementKind, { type: 'write' }>, bytes: Buffer, start: number, end: number): Procedure {

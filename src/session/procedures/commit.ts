@@ -3,7 +3,7 @@ import { literal } from '../../runtime/sql-text.ts';
 import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
 import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { LARGE_OBJECTS, probeSql } from '../injected.ts';
+import { LARGE_OBJECTS, probeSql, SHARED_OBJECTS } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import type { CommitOutcome } from '../ports.ts';
 import type { InjectedSegment } from '../segments.ts';
@@ -15,7 +15,7 @@ export function askWhetherWritten(context: Context, style: Style, chain = false)
   const hidden = context.classifier.hidesAdvisoryLocks
     ? `pg_catalog.concat(${literal(HELD_MARK)}, ${heldExpression()})`
     : undefined;
-  return context.inject(style, probeSql(context.transactionName(), chain, hidden));
+  return context.inject(style, probeSql(context.transactionName(), chain, context.sharedRows, hidden));
 }
 
 /**
@@ -33,6 +33,12 @@ const WITH_LARGE_OBJECTS = refused(
   'Large objects are not replicated. Store the value in a bytea column.',
 );
 
+/** The other nodes would not see it: no event trigger tells of it either. */
+export const WITH_SHARED_OBJECTS = refused(
+  'roles, databases and other objects of the whole server cannot be changed inside a function, a DO block or another statement',
+  'Send CREATE ROLE, GRANT, ALTER DATABASE and the like as statements of their own.',
+);
+
 /** Tells that column from the others. */
 const HELD_MARK = 'advisory locks: ';
 
@@ -44,6 +50,7 @@ const WITH_HIDDEN_LOCK = refused(
 /** What the transaction did that can't be coordinated, by the answer to the probe. */
 function refusalOf(row: readonly (string | null)[]): PgError | undefined {
   if (row[0] === LARGE_OBJECTS) return WITH_LARGE_OBJECTS;
+  if (row[0] === SHARED_OBJECTS) return WITH_SHARED_OBJECTS;
   return row[2] === 'serializable' ? SERIALIZABLE : undefined;
 }
 
@@ -82,6 +89,7 @@ export function* commitTransaction(context: Context, style: Style, asked: Inject
 function* commitRead(context: Context, style: Style): Procedure<CommitError> {
   const commit = context.injectFixed(style, 'COMMIT');
   yield* answered(commit);
+  if (commit.failed === undefined) context.link.keepReadOnly();
   context.forgetTransaction();
   context.hooks.count('read_only');
   return commit.failed === undefined ? undefined : failureOf(context, commit.failed);
@@ -114,6 +122,7 @@ function* commitWrite(context: Context, style: Style, everywhere: boolean): Proc
   context.committing = false;
   if (outcome.type === 'committed') {
     context.noteCommit();
+    link.keepReadOnly();
     reportToken(context, outcome.index);
   } else if (outcome.error.sqlstate === '40001') context.noteLoss();
   context.forgetTransaction();

@@ -3,7 +3,7 @@ import type { ClientText, Context, Procedure } from '../context.ts';
 import { literal } from '../../runtime/sql-text.ts';
 import type { Style } from '../injected.ts';
 import { errorResponse } from '../../wire/backend-messages.ts';
-import { failureOf } from './commit.ts';
+import { failureOf, WITH_SHARED_OBJECTS } from './commit.ts';
 
 /** Settings that change what a schema statement means or makes. */
 const SETTINGS = [
@@ -64,10 +64,15 @@ export function* announceDdl(context: Context, style: Style, text: ClientText): 
   const content = Buffer.from(message).toString('hex');
   const announced = context.inject(
     style,
-    `SELECT pg_catalog.pg_logical_emit_message(true, 'pgmm:ddl', pg_catalog.decode('${content}', 'hex')), pg_catalog.set_config('multimaster.ddl', ${literal(token)}, true)`,
+    `SELECT pg_catalog.pg_logical_emit_message(true, 'pgmm:ddl', pg_catalog.decode('${content}', 'hex')), pg_catalog.set_config('multimaster.ddl', ${literal(token)}, true), multimaster.changed_shared_objects(${context.sharedRows ?? 'NULL'})`,
   );
   yield* answered(announced);
   if (announced.failed !== undefined) return failureOf(context, announced.failed);
+  // After the statement nobody could tell any more whether something before it had.
+  if (announced.rows[0].at(2) === 't') {
+    context.hooks.count('refused');
+    return errorResponse(WITH_SHARED_OBJECTS);
+  }
   context.stand();
   return undefined;
 }
@@ -78,12 +83,15 @@ const isAscii = (bytes: Buffer): boolean => bytes.every((byte) => byte < 0x80);
 const asServerReads = ({ bytes, encoding }: ClientText): string =>
   `pg_catalog.convert_from(pg_catalog.decode('${bytes.toString('hex')}', 'hex'), ${literal(encoding)})`;
 
-const END_SQL = `SELECT pg_catalog.set_config('multimaster.ddl', '', true), pg_catalog.pg_logical_emit_message(true, 'pgmm:end', '')`;
+const END_SQL = `SELECT multimaster.shared_rows(), pg_catalog.set_config('multimaster.ddl', '', true), pg_catalog.pg_logical_emit_message(true, 'pgmm:end', '')`;
 
 /**
  * After it: not every schema statement fires an event trigger, and the next one must be announced anew. And the other nodes must know which
  * changes of rows are the statement's own.
  */
 export function* endDdl(context: Context, style: Style): Procedure {
-  if (context.link.status === 'T') yield* answered(context.injectFixed(style, END_SQL));
+  if (context.link.status !== 'T') return;
+  const ended = context.injectFixed(style, END_SQL);
+  yield* answered(ended);
+  context.sharedRows = ended.rows.at(0)?.at(0) ?? undefined;
 }

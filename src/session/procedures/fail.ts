@@ -24,6 +24,7 @@ export function* refuseNext(context: Context, error: PgError): Procedure {
   yield* failTransaction(context, 'extended');
   context.sendError(error);
   while (stream.type !== Frontend.sync) {
+    stream.dropRest();
     while (!stream.next()) yield;
     if (stream.type === Frontend.terminate) context.terminated = true;
     if (context.terminated) return;

@@ -15,7 +15,7 @@ import { announceDdl, endDdl } from './ddl.ts';
 import { exclusive } from './exclusive.ts';
 import { failTransaction } from './fail.ts';
 import { attendReads } from './reads.ts';
-import { beginChained, commitExplicit, keepWritable } from './explicit.ts';
+import { beginChained, commitExplicit, endDoomed, keepWritable } from './explicit.ts';
 import { withCopyData } from './wrapped.ts';
 
 export const NO_TRANSACTION = new PgError('25P01', 'there is no transaction in progress', { severity: 'WARNING' });
@@ -228,7 +228,13 @@ export class Script {
 
   *#commit(chain: boolean, part: Part): Procedure {
     const context = this.#context;
-    if (this.#block === 'none' || context.link.status !== 'T') return yield* this.#natural(part);
+    const { doomed, link } = context;
+    if (doomed?.told === false && link.status === 'E') {
+      context.client.push(yield* endDoomed(context, 'simple', doomed.error));
+      this.#failed = true;
+      return;
+    }
+    if (this.#block === 'none' || link.status !== 'T') return yield* this.#natural(part);
     if (this.#block === 'implicit') {
       if (chain) {
         this.#fail(onlyInBlock('COMMIT AND CHAIN'));
@@ -275,8 +281,8 @@ export class Script {
 
   *#ddl(part: Part): Procedure {
     const context = this.#context;
-    // In a read-only or failed transaction PostgreSQL's own error is the answer.
-    if (context.link.status === 'E' || context.link.clientReadOnly) return yield* this.#plain(part);
+    // In a failed transaction PostgreSQL's own error is the answer.
+    if (context.link.status === 'E') return yield* this.#plain(part);
     this.#ensureBlock();
     context.mayLock(part.locks);
     const sql = this.#text.slice(part.start, part.end);
@@ -304,6 +310,7 @@ export class Script {
       this.#fail(IN_FAILED_TRANSACTION);
       return;
     }
+    if (this.#parts.length > 1) this.#ensureBlock();
     if (kind.sql !== undefined) {
       const segment = this.#context.clientSegment();
       yield* this.#send(segment, kind.sql);
@@ -313,8 +320,7 @@ export class Script {
     } else {
       this.#context.sendComplete(kind.tag);
     }
-    link.clientReadOnly = kind.value === 'reset' ? link.startupReadOnly : kind.value;
-    link.reportReadOnly();
+    link.setReadOnly(kind.value, this.#block !== 'none');
   }
 
   #blockFromStatus(): void {

@@ -41,6 +41,7 @@ export class Bench {
   readonly seniors: (Gid | undefined)[] = [];
   wake: () => void = () => undefined;
   refusal: () => PgError | undefined = () => undefined;
+  readRefusal: () => PgError | undefined = () => undefined;
   /** What the client was told last, as bytes. */
   said: Buffer = Buffer.alloc(0);
   outcome: CommitOutcome = { type: 'committed', index: logIndex(1) };
@@ -56,6 +57,8 @@ export class Bench {
   /** The session's cancel requests are on their way until `cancelArrives` is called. */
   cancelsTakeTime = false;
   cancelArrives: () => void = () => undefined;
+  /** The session wants more of them. */
+  cancels: () => boolean = () => false;
 
   constructor({ cut = (length) => length, statementRetries = 0 }: BenchOptions = {}) {
     this.#cut = cut;
@@ -71,7 +74,7 @@ export class Bench {
           parseToken: () => undefined,
         },
         refusal: () => this.refusal(),
-        readRefusal: () => undefined,
+        readRefusal: () => this.readRefusal(),
         reveal: () => undefined,
         withdraw: () => undefined,
         inDoubt: () => [],
@@ -105,6 +108,7 @@ export class Bench {
       },
       cancel: (needed) => {
         const request = { done: false };
+        this.cancels = needed;
         this.cancelArrives = () => {
           this.#feed(this.server.interrupt(), (part) => this.engine.fromServer(part));
           // Else there would be another one after a pause, which nothing here lets pass.

@@ -43,6 +43,12 @@ const SCENARIOS: Record<string, { say: Buffer[]; told: string[]; ran: string[]; 
     ran: ['SELECT writes()', 'BEGIN READ WRITE', 'SELECT writes()', 'probe', 'PREPARE'],
     prepared: 1,
   },
+  'a read that writes, prepared under the name of another': {
+    say: [send.close('s'), send.parse('SELECT writes()', 's'), send.bind([], 's'), send.execute(), send.sync()],
+    told: ['3', '1', '2', ROW, 'D |value', 'C SELECT 1', 'Z I'],
+    ran: ['SELECT writes()', 'BEGIN READ WRITE', 'SELECT writes()', 'probe', 'PREPARE'],
+    prepared: 1,
+  },
   'a transaction of messages that did not wait': {
     say: [send.query('BEGIN'), send.query('INSERT 1'), send.query('COMMIT'), send.query('SELECT 1')],
     told: ['C BEGIN', 'Z T', 'C INSERT 0 1', 'Z T', 'C COMMIT', 'Z I', ROW, 'D |value', 'C SELECT 1', 'Z I'],
@@ -168,6 +174,18 @@ describe('a session, with its bytes cut at every place', () => {
       ]),
       [],
     ],
+    [
+      'by several LOCKs in one Query',
+      ['BEGIN', 'LOCK a; LOCK b', 'INSERT 1', 'COMMIT'].map((sql) => send.query(sql)),
+      ['gid-1 0/10'],
+    ],
+    [
+      'by a cursor',
+      ['BEGIN', 'DECLARE c CURSOR FOR SELECT FROM t FOR UPDATE; FETCH c', 'INSERT 1', 'COMMIT'].map((sql) =>
+        send.query(sql),
+      ),
+      ['gid-1 0/10'],
+    ],
     ['nowhere', [send.query('INSERT 1')], []],
   ])('tells what carries locks that they were taken %s', async (_where, say, carried) => {
     const bench = new Bench();
@@ -175,6 +193,49 @@ describe('a session, with its bytes cut at every place', () => {
     expect(bench.begun).toHaveLength(1);
     expect(bench.carried).toEqual(carried);
   });
+
+  it('sends nothing of a long CopyData message of which it has dropped the beginning', async () => {
+    const bench = new Bench();
+    const copy = send.run('COPY t FROM STDIN');
+    expect(await bench.say(copy, send.copyData('bad'))).toEqual(['1', '2', 'G 000000', 'E ERROR 22P02 invalid input']);
+    const long = send.copyData('a line\n'.repeat(10));
+    const ends = [long.length - 1, 30, 12, 5];
+    for (const at of ends) {
+      await bench.say(long.subarray(0, at));
+      await bench.say(long.subarray(at));
+    }
+    expect(await bench.say(send.copyDone(), send.sync(), send.query('INSERT 1'))).toEqual([
+      'Z I',
+      'C INSERT 0 1',
+      'Z I',
+    ]);
+    // The same where the node does not serve.
+    const refusal = new PgError('57P03', 'not now');
+    bench.readRefusal = () => refusal;
+    expect(await bench.say(copy)).toEqual(['E ERROR 57P03 not now']);
+    await bench.say(long.subarray(0, 30));
+    await bench.say(long.subarray(30));
+    bench.readRefusal = () => undefined;
+    expect(await bench.say(send.sync(), send.query('INSERT 1'))).toEqual(['Z I', 'C INSERT 0 1', 'Z I']);
+  });
+
+  it.each(['COMMIT', 'ROLLBACK', 'BEGIN', 'SAVEPOINT s', "PREPARE TRANSACTION 'x'", 'CREATE ROLE x', 'DEALLOCATE ALL'])(
+    'does not let EXECUTE run what the protocol has prepared and needs attention: %s',
+    async (sql) => {
+      const bench = new Bench();
+      await bench.say(send.parse(sql, 'p'), send.sync(), send.query('BEGIN'), send.query('INSERT 1'));
+      const refused = ['E ERROR 0A000 EXECUTE runs nothing but queries in a coordinated database', 'Z E'];
+      expect(await bench.say(send.query('EXECUTE p'))).toEqual(refused);
+      expect(await bench.say(send.query('ROLLBACK'), send.query('BEGIN'))).toEqual([
+        'C ROLLBACK',
+        'Z I',
+        'C BEGIN',
+        'Z T',
+      ]);
+      expect(await bench.say(send.run('EXECUTE p'), send.sync())).toEqual(['1', '2', ...refused]);
+      expect(bench.server.executed).not.toContain('EXECUTE p');
+    },
+  );
 
   it('is not taken for read-only again before it is', async () => {
     const bench = new Bench();

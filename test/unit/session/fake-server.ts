@@ -38,7 +38,7 @@ export class FakeServer {
   #wrote = false;
   #readOnly = true;
   #skipping = false;
-  #copying = false;
+  #copying: 'simple' | 'extended' | undefined;
   readonly #statements = new Map<string, string>();
   readonly #portals = new Map<string, string>();
   readonly #stream = new ClientStream();
@@ -82,10 +82,12 @@ export class FakeServer {
 
   #message(type: number, body: Buffer): Buffer[] {
     const strings = body.toString('latin1').split('\0');
-    if (this.#copying) {
+    if (this.#copying !== undefined) {
+      if (type === Frontend.copyData && strings[0] === 'bad') return this.#failCopy();
       if (type !== Frontend.copyDone) return [];
-      this.#copying = false;
-      return [commandComplete('COPY 1'), readyForQuery(this.status)];
+      const answer = [commandComplete('COPY 1'), ...(this.#copying === 'simple' ? [readyForQuery(this.status)] : [])];
+      this.#copying = undefined;
+      return answer;
     }
     if (type === Frontend.query) return this.#query(strings[0]);
     if (type === Frontend.sync) {
@@ -119,6 +121,14 @@ export class FakeServer {
     }
   }
 
+  #failCopy(): Buffer[] {
+    const out = this.#fail('22P02', 'invalid input');
+    if (this.#copying === 'simple') out.push(readyForQuery(this.status));
+    else this.#skipping = true;
+    this.#copying = undefined;
+    return out;
+  }
+
   #query(sql: string): Buffer[] {
     const out: Buffer[] = [];
     for (const statement of sql.split(';').map((part) => part.trim())) {
@@ -127,7 +137,8 @@ export class FakeServer {
       if (answer.at(-1)?.[0] === 0x45) break;
     }
     if (this.#waiting !== undefined) this.#waiting = 'simple';
-    else if (!this.#copying) out.push(readyForQuery(this.status));
+    else if (this.#copying !== undefined) this.#copying = 'simple';
+    else out.push(readyForQuery(this.status));
     return out;
   }
 
@@ -136,8 +147,8 @@ export class FakeServer {
     return [errorResponse(new PgError(sqlstate, message))];
   }
 
-  #end(tag: string): Buffer[] {
-    this.status = 'I';
+  #end(tag: string, sql: string): Buffer[] {
+    this.status = sql.endsWith('AND CHAIN') ? 'T' : 'I';
     this.#wrote = false;
     this.#readOnly = true;
     return [commandComplete(tag)];
@@ -165,11 +176,11 @@ export class FakeServer {
         this.#readOnly = !sql.includes('READ WRITE');
         return [commandComplete('BEGIN')];
       case 'COMMIT':
-        return this.#end(this.status === 'E' ? 'ROLLBACK' : 'COMMIT');
+        return this.#end(this.status === 'E' ? 'ROLLBACK' : 'COMMIT', sql);
       case 'ROLLBACK':
-        return sql.includes('TO SAVEPOINT') ? this.#fail('3B001', 'no savepoint') : this.#end('ROLLBACK');
+        return sql.includes('TO SAVEPOINT') ? this.#fail('3B001', 'no savepoint') : this.#end('ROLLBACK', sql);
       case 'PREPARE':
-        return this.#end('PREPARE TRANSACTION');
+        return this.#end('PREPARE TRANSACTION', sql);
       case 'INSERT':
         if (this.#readOnly) return this.#fail('25006', 'read-only');
         if (this.waits > 0) {
@@ -182,12 +193,16 @@ export class FakeServer {
         return [...this.#extras(sql), commandComplete('INSERT 0 1')];
       case 'COPY':
         this.#wrote = true;
-        this.#copying = true;
+        this.#copying = 'extended';
         return [Buffer.concat([Buffer.from('G'), Buffer.from([0, 0, 0, 7, 0, 0, 0])])];
       case 'SELECT':
         return this.#select(sql);
+      case 'LOCK':
+      case 'DECLARE':
+      case 'FETCH':
+      case 'DISCARD':
       case 'SET':
-        return [commandComplete('SET')];
+        return [commandComplete(word)];
       default:
         return this.#fail('42601', 'syntax error');
     }

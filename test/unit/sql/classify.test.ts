@@ -113,6 +113,9 @@ const REFUSED = [
   'refresh materialized view v',
   'select 1 into t',
   'explain analyze create table t as select 1',
+  "prepare p as select setval('s', 5)",
+  "prepare p as insert into t select pg_notify('a', 'b')",
+  "declare c cursor for select setval('s', 5)",
   'create sequence s',
   'alter sequence s restart',
   'drop sequence s',
@@ -201,6 +204,7 @@ const MAY_WRITE = [
     'set transaction read write',
     'set transaction_read_only = off',
     'copy (with x as (select 1) select 1) to stdout',
+    'copy (select 1 from t for update) to stdout',
   ],
 ];
 

@@ -83,6 +83,7 @@ const PARSE = [
   'show "transaction_read_only"',
   'explain analyze select 1',
   'explain (analyze) create table x as select 1',
+  'explain ("analyze") create table x as select 1',
   'explain insert into t values (1)',
   "select setval('s', 1)",
   "select pg_notify('a', 'b')",

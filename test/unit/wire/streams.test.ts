@@ -54,6 +54,35 @@ describe('the stream from a client', () => {
     }
   });
 
+  it('drops the rest of a message, however the bytes are cut', () => {
+    const data = Buffer.concat([message('d', 'x'.repeat(20)), message('Q', 'select 1\0'), message('X', '')]);
+    for (const [a, b] of cuts(data.length)) {
+      const stream = new ClientStream();
+      const seen: string[] = [];
+      for (const chunk of [data.subarray(0, a), data.subarray(a, b), data.subarray(b)]) {
+        stream.push(chunk);
+        while (stream.next()) {
+          if (String.fromCharCode(stream.type) === 'd') stream.dropRest();
+          else seen.push(stream.bytes.toString('latin1', stream.start, stream.end));
+          expect(stream.rest).toBe(0);
+        }
+      }
+      expect(seen).toEqual([message('Q', 'select 1\0'), message('X', '')].map((bytes) => bytes.toString('latin1')));
+    }
+  });
+
+  it('puts a message before all that follows the one whose rest is dropped', () => {
+    const stream = new ClientStream();
+    const data = message('d', 'x'.repeat(20));
+    stream.push(data.subarray(0, 10));
+    expect(stream.next()).toBe(true);
+    stream.push(data.subarray(10, 15));
+    stream.dropRest();
+    stream.unshift(messages[0]);
+    stream.push(Buffer.concat([data.subarray(15), messages[3]]));
+    expect(read(stream).map((text) => text[0])).toEqual(['Q', 'X']);
+  });
+
   it('looks ahead without taking, and takes back', () => {
     const stream = new ClientStream();
     stream.push(all.subarray(0, all.length - 1));
