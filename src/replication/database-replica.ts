@@ -61,7 +61,7 @@ export interface DatabaseReplicaOptions {
   readonly decoded: (gid: Gid, data: Uint8Array | undefined) => void;
   readonly applied: (gid: Gid, result: ApplyResult) => void;
   readonly progress: (gid: Gid) => void;
-  /** The decoder gets on with a large transaction. */
+  /** The decoder, or the search for locks, gets on with a large transaction. */
   readonly decoding: () => void;
   readonly bypass: (xid: number, relations: readonly string[]) => void;
   readonly slots: SlotEvents;
@@ -283,10 +283,10 @@ export class DatabaseReplica {
 
   /** Completes a transaction by what it has locked; without that it must not be replayed anywhere. */
   async #addLocks(gid: Gid, question: LockQuestion): Promise<void> {
-    const { spool, decoded, log } = this.#options;
+    const { spool, decoding, decoded, log } = this.#options;
     try {
       const survey = await this.#survey();
-      const records = await survey.look(question);
+      const records = await survey.look(question, decoding);
       // It will be decoded again, and completed then.
       if (this.#closed) return;
       for (const record of records) if (!spool.append(gid, record)) await spool.settled(gid);

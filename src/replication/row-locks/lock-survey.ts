@@ -117,10 +117,10 @@ export class LockSurvey {
     return new LockSurvey(connection, BigInt(segment ?? 0), slot);
   }
 
-  /** Records for the end of its changes; empty if it locked nothing more. */
-  async look(question: LockQuestion): Promise<Buffer[]> {
+  /** Records for the end of its changes; empty if it locked nothing more. `progress` is called after each piece of the WAL. */
+  async look(question: LockQuestion, progress: () => void = () => undefined): Promise<Buffer[]> {
     const { xid } = question;
-    const [found, tables] = await Promise.all([this.#readLocks(question), this.#tables(xid)]);
+    const [found, tables] = await Promise.all([this.#readLocks(question, progress), this.#tables(xid)]);
     const records: Buffer[] = [];
     if (tables.length > 0) records.push(encodeLocks({ tables, rows: [] }));
     const covered = new Set(tables.filter(({ mode }) => COVERS_ROWS.has(mode)).map(nameOf));
@@ -137,15 +137,15 @@ export class LockSurvey {
    * A transaction can have run for long before it changed or locked anything: what came before is not read, and may be gone. What a slot that
    * decodes it still needs reaches back to the first thing that it did (ReorderBufferGetOldestTXN in logical.c).
    */
-  async #readLocks({ xid, from, to }: LockQuestion): Promise<TransactionLocks> {
+  async #readLocks({ xid, from, to }: LockQuestion, progress: () => void): Promise<TransactionLocks> {
     const kept = (await this.#connection.query(KEPT(this.#slot))).at(0)?.[0] ?? null;
     const start = kept === null || parseLsn(kept) < from ? from : parseLsn(kept);
     const found = new TransactionLocks(xid);
-    for await (const record of this.#records(start, to)) found.add(record);
+    for await (const record of this.#records(start, to, progress)) found.add(record);
     return found;
   }
 
-  async *#records(from: Lsn, to: Lsn): AsyncIterable<Buffer> {
+  async *#records(from: Lsn, to: Lsn, progress: () => void): AsyncIterable<Buffer> {
     const start = from - (from % BigInt(WAL_PAGE));
     const reader = new WalReader(start);
     for (let at: bigint = start; at < to;) {
@@ -153,6 +153,7 @@ export class LockSurvey {
       for (let page = 0; page < bytes.length; page += WAL_PAGE)
         yield* reader.push(bytes.subarray(page, page + WAL_PAGE));
       at += BigInt(bytes.length);
+      progress();
     }
   }
 
