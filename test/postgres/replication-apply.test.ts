@@ -1,8 +1,10 @@
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { ApplyPool } from '../../src/replication/apply/apply-pool.ts';
 import type { ApplyResult } from '../../src/replication/apply/apply-session.ts';
 import { findBlockers } from '../../src/replication/apply/blockers.ts';
+import { TransactionReplay } from '../../src/replication/apply/transaction-replay.ts';
 import { holdOrigin } from '../../src/replication/origins.ts';
+import { PgError } from '../../src/runtime/errors.ts';
 import type { Gid } from '../../src/runtime/ids.ts';
 import { installedBin } from '../support/postgres.ts';
 import { ReplicationPair } from './replication-pair.ts';
@@ -200,6 +202,22 @@ describe.each(versions)('replay, PostgreSQL $name', ({ bin }) => {
       await pair.rollback(gid);
     }
     expect((await pair.tables('m'))[1]).toEqual(['(1,a)', '(1,b)', '(2,b)']);
+  });
+
+  it('leaves nothing prepared when it is cancelled while it looks at what it has prepared', async () => {
+    await pair.both('CREATE TABLE look (id int PRIMARY KEY)');
+    const gid = await pair.prepare(['INSERT INTO look VALUES (1)']);
+    const source = await pair.decoded(gid);
+    pair.session.schemaChanged(true);
+    const look = vi.spyOn(TransactionReplay.prototype, 'tablesChanged').mockImplementationOnce(() => {
+      pair.session.cancel();
+      return Promise.reject(new PgError('57014', 'canceling statement due to user request'));
+    });
+    expect(failure(await pair.session.apply(gid, source))).toEqual(['failed', '57014']);
+    expect((await pair.b.query('SELECT FROM pg_prepared_xacts')).rowCount).toBe(0);
+    look.mockRestore();
+    pair.session.schemaChanged();
+    await pair.rollback(gid);
   });
 
   it('takes another of several equal rows when one is being deleted', async () => {

@@ -184,10 +184,19 @@ export class ApplySession {
   async #prepared(gid: Gid, replay: TransactionReplay): Promise<ApplyResult | Again> {
     const undo = `ROLLBACK PREPARED ${literal(gid)}`;
     if (replay.doubt !== undefined) return this.#undo(undo, divergence(replay.doubt));
-    if (this.#stale && (await replay.tablesChanged())) {
+    if (this.#stale && (await this.#mayHaveChanged(replay))) {
       return this.#undo(undo, new PgError('40001', 'the schema changed while a transaction was being replayed'));
     }
     return { type: 'prepared', rows: replay.rows };
+  }
+
+  /** Also where that can't be told, as when a cancellation hits the look: what is prepared must not be taken for failed. */
+  async #mayHaveChanged(replay: TransactionReplay): Promise<boolean> {
+    try {
+      return await replay.tablesChanged();
+    } catch {
+      return true; // if the connection is lost, undoing says so
+    }
   }
 
   async #undo(sql: string, error: PgError): Promise<ApplyResult | Again> {
@@ -229,22 +238,29 @@ export class ApplySession {
   async #isPrepared(gid: Gid): Promise<boolean> {
     try {
       return (
-        (await this.#connection.query(`SELECT 1 FROM pg_catalog.pg_prepared_xacts WHERE gid = ${literal(gid)}`))
-          .length > 0
+        (await this.#uncancelled(`SELECT 1 FROM pg_catalog.pg_prepared_xacts WHERE gid = ${literal(gid)}`)).length > 0
       );
     } catch {
       return false; // the connection is lost, which its own listener reports
     }
   }
 
-  /** A cancellation that was meant for the replay may hit what cleans up after it. */
   async #tryQuery(sql: string): Promise<PgError | undefined> {
+    try {
+      await this.#uncancelled(sql);
+      return undefined;
+    } catch (error) {
+      return error as PgError;
+    }
+  }
+
+  /** A cancellation that was meant for the replay may hit what cleans up after it. */
+  async #uncancelled(sql: string): Promise<(string | null)[][]> {
     for (;;) {
       try {
-        await this.#connection.query(sql);
-        return undefined;
+        return await this.#connection.query(sql);
       } catch (error) {
-        if ((error as PgError).sqlstate !== QUERY_CANCELED) return error as PgError;
+        if ((error as PgError).sqlstate !== QUERY_CANCELED) throw error;
       }
     }
   }

@@ -87,22 +87,22 @@ export class TableStatements {
   }
 
   /**
-   * The statement that carries out a change. `replaceRows` makes an UPDATE of a table with an identity column outside its
-   * key a DELETE and INSERT, which is the only way to set one.
+   * The statement that carries out a change. `careful` makes an UPDATE of a table with an identity column outside its key a
+   * DELETE and INSERT, which is the only way to set one, and finds rows without a key by their text where nothing else does.
    */
-  build(change: RowChange, replaceRows: boolean): Statement {
+  build(change: RowChange, careful: boolean): Statement {
     const { old, row } = change;
     if (change.type === 'delete') {
       if (old === undefined) throw new Error(`delete without the old row on ${this.name}`);
-      return this.#delete(old, change.oldIsKey);
+      return this.#delete(old, change.oldIsKey, careful);
     }
     if (row === undefined) throw new Error(`${change.type} without a row on ${this.name}`);
     if (change.type === 'insert') return this.#insert(row);
     const byKey = old === undefined || change.oldIsKey;
     const identityChanged = old !== undefined && this.#identityKey.some((i) => !sameValue(old[i], row[i]));
-    if (identityChanged || (replaceRows && this.#hiddenIdentity.length > 0))
-      return this.#replace(old ?? row, row, byKey);
-    return this.#update(old ?? row, row, byKey);
+    if (identityChanged || (careful && this.#hiddenIdentity.length > 0))
+      return this.#replace(old ?? row, row, byKey, careful);
+    return this.#update(old ?? row, row, byKey, careful);
   }
 
   #insert(row: Tuple): Statement {
@@ -119,11 +119,11 @@ export class TableStatements {
     return `INSERT INTO ${this.name} (${names}) OVERRIDING SYSTEM VALUE VALUES (${values})`;
   }
 
-  #update(before: Tuple, row: Tuple, byKey: boolean): Statement {
+  #update(before: Tuple, row: Tuple, byKey: boolean, careful: boolean): Statement {
     const parameters = new Parameters();
     const written = this.writtenColumns.filter((i) => row[i] !== undefined && !this.#always(i));
     const sent = written.map((i) => parameters.add(row[i]));
-    const { condition, shape } = this.match(before, byKey, parameters);
+    const { condition, shape } = this.match(before, byKey, parameters, careful);
     // A changed identity shows as a missing row; the caller then replaces rows instead.
     const unchanged = this.#hiddenIdentity.map((i) => `${this.#quoted(i)} = ${parameters.add(row[i])}`);
     const complete = written.length === this.writtenColumns.length;
@@ -141,9 +141,9 @@ export class TableStatements {
   }
 
   /** The same row anew; a value that was not sent is taken from the deleted one. */
-  #replace(before: Tuple, row: Tuple, byKey: boolean): Statement {
+  #replace(before: Tuple, row: Tuple, byKey: boolean, careful: boolean): Statement {
     const parameters = new Parameters();
-    const { condition, shape } = this.match(before, byKey, parameters);
+    const { condition, shape } = this.match(before, byKey, parameters, careful);
     const columns = this.writtenColumns;
     const values = columns.map((i) => {
       if (row[i] === undefined) return `d.${this.#quoted(i)}`;
@@ -157,9 +157,9 @@ export class TableStatements {
     });
   }
 
-  #delete(before: Tuple, byKey: boolean): Statement {
+  #delete(before: Tuple, byKey: boolean, careful: boolean): Statement {
     const parameters = new Parameters();
-    const { condition, shape } = this.match(before, byKey, parameters);
+    const { condition, shape } = this.match(before, byKey, parameters, careful);
     return this.#statement(`d${shape}`, parameters.values, () => `DELETE FROM ONLY ${this.name} WHERE ${condition()}`);
   }
 
@@ -217,8 +217,8 @@ export class TableStatements {
   }
 
   /** Finds exactly one row: by the key, or, under identity FULL, one of those whose image is the same. */
-  match(before: Tuple, byKey: boolean, parameters: Parameters): Match {
-    return byKey ? this.#matchKey(before, parameters) : this.#matchImage(before, parameters);
+  match(before: Tuple, byKey: boolean, parameters: Parameters, careful = false): Match {
+    return byKey ? this.#matchKey(before, parameters) : this.#matchImage(before, parameters, careful);
   }
 
   #matchKey(before: Tuple, parameters: Parameters): Match {
@@ -234,17 +234,21 @@ export class TableStatements {
     return { condition, shape: '' };
   }
 
-  #matchImage(before: Tuple, parameters: Parameters): Match {
+  #matchImage(before: Tuple, parameters: Parameters, careful: boolean): Match {
     const first = parameters.values.length + 1;
-    let shape = 'f';
+    let shape = careful ? 't' : 'f';
     for (const i of this.writtenColumns) {
       parameters.add(before[i]);
       if (this.#column(i)?.indexed === true) shape += before[i] === null ? 'n' : 'v';
     }
-    return { condition: () => this.#imageSql(before, first), shape };
+    return { condition: () => this.#imageSql(before, first, careful), shape };
   }
 
-  #imageSql(before: Tuple, first: number): string {
+  /**
+   * Equal values need not be the same bytes: an array that once had a NULL in it keeps room for more of them. So if none has the same, one
+   * whose text is the same will do, which is all that the origin has sent.
+   */
+  #imageSql(before: Tuple, first: number, careful: boolean): string {
     const names: string[] = [];
     const values: string[] = [];
     const lookups: string[] = [];
@@ -260,9 +264,13 @@ export class TableStatements {
       lookups.push(`t.${this.#quoted(i)} ${isNull ? 'IS NULL' : `${column.equals ?? '='} ${placeholder}`}`);
     });
     // Two bare row constructors would be compared column by column, with each type's own `*=`.
-    const image = `ROW(${names.join(', ')})::record OPERATOR(pg_catalog.*=) ROW(${values.join(', ')})::record`;
-    const where = [...lookups, image].join(' AND ');
-    return `ctid = (SELECT t.ctid FROM ONLY ${this.name} t WHERE ${where} LIMIT 1)`;
+    const [here, sent] = [`ROW(${names.join(', ')})::record`, `ROW(${values.join(', ')})::record`];
+    const found = (image: string) =>
+      `(SELECT t.ctid FROM ONLY ${this.name} t WHERE ${[...lookups, image].join(' AND ')} LIMIT 1)`;
+    const same = found(`${here} OPERATOR(pg_catalog.*=) ${sent}`);
+    if (!careful) return `ctid = ${same}`;
+    const text = found(`${here}::pg_catalog.text OPERATOR(pg_catalog.=) ${sent}::pg_catalog.text`);
+    return `ctid = COALESCE(${same}, ${text})`;
   }
 
   #statement(kind: string, parameters: readonly (Buffer | null)[], write: () => string): Statement {
