@@ -11,6 +11,7 @@ import { markPostgres, readPostgresIdentity } from '../replication/postgres-iden
 import type { Config } from '../config/schema.ts';
 import { lockDirectory } from '../runtime/directory-lock.ts';
 import { logIndex } from '../runtime/ids.ts';
+import { OwnSequences } from './run/own-sequences.ts';
 
 interface Options {
   readonly config: string;
@@ -50,6 +51,7 @@ export async function takeIn(config: Config, lostLog: boolean): Promise<string[]
   // What is remembered of the others stays true.
   const fresh = { ...newIdentity(name, config.node), peers: before?.peers ?? {} };
   const identity = lostLog || before === undefined ? fresh : { ...before, postgres: null };
+  const sequences = new OwnSequences(config, (database) => connect(config, database));
   const client = await connect(config);
   try {
     const found = await readPostgresIdentity(client);
@@ -61,6 +63,7 @@ export async function takeIn(config: Config, lostLog: boolean): Promise<string[]
     if (found.mark.cluster !== name) throw new Error(`this PostgreSQL belongs to cluster "${found.mark.cluster}"`);
     if (found.mark.node !== config.node) {
       await dropPrepared(config);
+      await sequences.goBeyond();
       forgetBypasses(config.dataDir);
       forgetSlots(config.dataDir);
     }
@@ -69,6 +72,7 @@ export async function takeIn(config: Config, lostLog: boolean): Promise<string[]
     await markPostgres(client, marked.mark);
     await file.save(identity);
     await client.ask('COMMIT');
+    await sequences.forget();
     const from = found.mark.node === config.node ? 'its own earlier data' : `a copy of node ${found.mark.node}`;
     return [
       `node ${config.node} goes on with ${from}, which has committed entry ${found.committed}; start the proxy now`,
@@ -97,7 +101,7 @@ async function dropPrepared(config: Config): Promise<void> {
   }
 }
 
-async function connect(config: Config, database = config.databases[0]): Promise<ControlClient> {
+export async function connect(config: Config, database = config.databases[0]): Promise<ControlClient> {
   const { host, port, user, password, ssl } = clientConfig(config.postgres);
   const client = new ControlClient({
     host: host ?? config.postgres.host,

@@ -372,6 +372,7 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       `ADD y mood DEFAULT 'now'::text::mood`,
       `ADD today timestamptz DEFAULT '2020-01-01', ADD known text DEFAULT 'nowhere'`,
       'ADD y seven',
+      `ADD y any_id DEFAULT '00000000-0000-0000-0000-000000000000', ALTER y DROP DEFAULT`,
       'ADD y int GENERATED ALWAYS AS (x * 2) STORED',
       'ADD y timestamptz, ALTER y SET DEFAULT now()',
       'ALTER x TYPE bigint',

@@ -78,7 +78,7 @@ BEGIN
   RAISE EXCEPTION 'adding column "%" to % with a default that is not constant is not supported', attname, relation
     USING ERRCODE = '0A000', DETAIL = 'Every node would compute other values for the rows that are there.',
       HINT = CASE WHEN multimaster.names_moment(current_query()) THEN 'Write the time itself instead of ''now'', ''today'' or the like.'
-        ELSE 'Add the column without a default, then ALTER COLUMN … SET DEFAULT, then UPDATE the rows.' END;
+        ELSE 'Add the column without a default, or with a constant in the place of its domain''s, then ALTER COLUMN … SET DEFAULT, then UPDATE the rows.' END;
 END
 $function$;
 

@@ -11,7 +11,8 @@ import { oldName } from '../../replication/logical-copy/names.ts';
 import { dropFormer, putInPlace } from '../../replication/logical-copy/swap.ts';
 import { faultPoint } from '../../runtime/fault-points.ts';
 import type { Logger } from '../../runtime/log.ts';
-import { takeIn } from '../adopt.ts';
+import { connect, takeIn } from '../adopt.ts';
+import { OwnSequences } from './own-sequences.ts';
 import { createLogicalTarget } from './reclone-parts.ts';
 
 /** Milliseconds for PostgreSQL to recover and accept connections, and between attempts. */
@@ -34,6 +35,7 @@ async function installDirectory(config: Config, log: Logger): Promise<void> {
   const data = new DataDirectory(dataDirectory);
   if (!(await data.isDue())) return data.discardCopy();
   log.warn({ directory: data.path }, 'putting the copy of the data in place');
+  await noteSequences(config, log);
   const old = await data.install({ stop, start }, keepOld, new Date());
   if (old !== undefined) log.warn(`the former data are in ${old}`);
   await whenReady(() => adopt(config, log));
@@ -49,6 +51,7 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   const { header, time, state } = note;
   if (state === 'complete') {
     log.warn({ donor: header.node, index: header.index }, 'putting the copied databases in place');
+    await noteSequences(config, log);
     await putInPlace(target.server, header, time);
     await target.placed(note);
   }
@@ -64,28 +67,41 @@ async function installDatabases(config: Config, log: Logger): Promise<void> {
   await target.settle();
 }
 
+/** Data that can't be asked any more are replaced all the same: often that is why. */
+async function noteSequences(config: Config, log: Logger): Promise<void> {
+  const sequences = new OwnSequences(config, (database) => connect(config, database));
+  try {
+    await whenReady(() => sequences.note(), IS_STARTING);
+  } catch (error) {
+    const { message } = error as Error;
+    log.warn(
+      `how far this node's sequences have come can't be asked any more, so they go on from the copy: ${message}`,
+    );
+  }
+}
+
 /** Whoever has asked for a copy has got it, also where that could not be noted down any more when it was complete. */
 async function adopt(config: Config, log: Logger): Promise<void> {
   for (const line of await takeIn(config, false)) log.warn(line);
   await rm(join(config.dataDir, REQUEST_FILE), { force: true });
 }
 
+/** PostgreSQL recovers. */
+const IS_STARTING = ['57P03'];
+/** The same, or it does not listen yet. */
+const NOT_READY = [...IS_STARTING, 'ECONNREFUSED', 'ENOENT', '08001', '08006'];
+
 /** Tries until PostgreSQL accepts connections. */
-async function whenReady(work: () => Promise<void>): Promise<void> {
+async function whenReady(work: () => Promise<void>, retried = NOT_READY): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT;
   for (;;) {
     try {
       await work();
       return;
     } catch (error) {
-      if (!isNotReady(error) || performance.now() > deadline) throw error;
+      const { code = '' } = error as { code?: string };
+      if (!retried.includes(code) || performance.now() > deadline) throw error;
       await sleep(ATTEMPT_EVERY);
     }
   }
-}
-
-/** PostgreSQL does not listen yet, or recovers. */
-function isNotReady(error: unknown): boolean {
-  const { code = '' } = error as { code?: string };
-  return ['ECONNREFUSED', 'ENOENT', '57P03', '08001', '08006'].includes(code);
 }
