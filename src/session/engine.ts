@@ -113,6 +113,11 @@ export class Engine implements ConflictVictim {
     return this.#context.committing;
   }
 
+  /** The conflict that the transaction in progress has lost, until it is rolled back. */
+  get conflict(): PgError | undefined {
+    return this.#context.aborted?.error;
+  }
+
   /** The client has said that it leaves. */
   get terminated(): boolean {
     return this.#context.terminated;
