@@ -169,7 +169,8 @@ export class Session {
       this.#server.destroySoon();
       this.#options.onClose();
     } else if (this.#serverGone) {
-      if (!this.engine.serverSaidGoodbye && !this.engine.terminated) this.#client.write(errorResponse(SERVER_GONE));
+      const { serverSaidGoodbye, terminated, midMessage } = this.engine;
+      if (!serverSaidGoodbye && !terminated && !midMessage) this.#client.write(errorResponse(SERVER_GONE));
       this.#closed = true;
       this.#client.destroySoon();
       this.#options.onClose();
