@@ -118,6 +118,8 @@ export class Context implements ContextParts {
   ordinal = 0;
   /** What multimaster.shared_rows() said after the last of them. */
   sharedRows: string | undefined;
+  /** The transaction in progress may have savepoints. */
+  savepoints = false;
   /** Positions in the WAL before the first statement of the transaction in progress, and before the first whose text may lock something. */
   #runsSince: Lsn | undefined;
   #locksSince: Lsn | undefined;
@@ -195,6 +197,7 @@ export class Context implements ContextParts {
     this.gid = undefined;
     this.ordinal = 0;
     this.sharedRows = undefined;
+    this.savepoints = false;
     this.#runsSince = undefined;
     this.#locksSince = undefined;
     this.#hidesLocks = false;
@@ -222,6 +225,12 @@ export class Context implements ContextParts {
     if (runs === undefined || changing === undefined) return locks;
     const hides = changing > runs ? changing : runs;
     return locks !== undefined && locks < hides ? locks : hides;
+  }
+
+  /** SAVEPOINT and its relatives come next. */
+  savepoint(): void {
+    this.savepoints = true;
+    this.advisory.rolledBackToSavepoint();
   }
 
   /** A statement that locks whole tables comes next: the transaction has its name, and with it its priority, from here on. */
