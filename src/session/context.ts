@@ -124,6 +124,8 @@ export class Context implements ContextParts {
   ordinal = 0;
   /** What multimaster.shared_rows() said after the last of them. */
   sharedRows: string | undefined;
+  /** The transaction in progress may have savepoints. */
+  savepoints = false;
   /** Position in the WAL before the first statement of the transaction in progress. */
   #runsSince: Lsn | undefined;
   /** A text looked as if it locked something, or there was what locks rows or tables without any text that shows it. */
@@ -200,6 +202,7 @@ export class Context implements ContextParts {
     this.gid = undefined;
     this.ordinal = 0;
     this.sharedRows = undefined;
+    this.savepoints = false;
     this.#runsSince = undefined;
     this.#mayHaveLocked = false;
     this.stands = false;
@@ -221,6 +224,12 @@ export class Context implements ContextParts {
   get locksSince(): Lsn | undefined {
     const { hidesLocks, changingSince } = this.classifier;
     return this.#mayHaveLocked || hidesLocks || changingSince !== undefined ? this.#runsSince : undefined;
+  }
+
+  /** SAVEPOINT and its relatives come next. */
+  savepoint(): void {
+    this.savepoints = true;
+    this.advisory.rolledBackToSavepoint();
   }
 
   /** A statement that locks whole tables comes next: the transaction has its name, and with it its priority, from here on. */

@@ -276,7 +276,7 @@ export class Dispatcher {
     const { kind } = statement;
     switch (kind.type) {
       case 'savepoint':
-        context.advisory.rolledBackToSavepoint();
+        context.savepoint();
         this.#passQuery({});
         return 'passed';
       case 'begin':
@@ -368,7 +368,7 @@ export class Dispatcher {
         if (prepared.setsReads) context.reads.touch();
         else if (prepared.kind.type === 'savepoint') {
           context.reads.control();
-          context.advisory.rolledBackToSavepoint();
+          context.savepoint();
         }
         break;
       }

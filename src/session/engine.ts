@@ -24,6 +24,8 @@ import { Statements } from './statements.ts';
 
 /** Bytes that may wait while the session is busy, before the client's socket is paused. */
 const HIGH_WATER = 64 * 1024;
+/** The same of a client that has not been let in, of whatever message: PostgreSQL takes up to 64 kB in one. */
+const AUTHENTICATION_BYTES = 2 * HIGH_WATER;
 /** Milliseconds for which a transaction block that locks whole tables keeps its standing while its client sends nothing. */
 const STANDS_IDLE = 1000;
 /** What stands in for the rest of a CopyData message. */
@@ -66,6 +68,7 @@ export class Engine implements ConflictVictim {
   /** Of those who lost a conflict, it is this client's turn, and its message has not been taken yet. */
   #hasTurn = false;
   #pumping = false;
+  #authenticating = true;
   /** When the server last answered something, in monotonic milliseconds. */
   #answeredAt = 0;
   /** Got something else for the rest of a CopyData message: whatever the server finds wrong with that, the client must not hear of it. */
@@ -100,6 +103,7 @@ export class Engine implements ConflictVictim {
 
   /** The client should not be read from: what it has sent waits already. */
   get congested(): boolean {
+    if (this.#authenticating) return this.#stream.buffered > AUTHENTICATION_BYTES;
     return this.#stream.buffered > HIGH_WATER && this.#stream.peek() !== undefined;
   }
 
@@ -111,6 +115,11 @@ export class Engine implements ConflictVictim {
   /** From PREPARE TRANSACTION on until the outcome is known. */
   get committing(): boolean {
     return this.#context.committing;
+  }
+
+  /** The conflict that the transaction in progress has lost, until it is rolled back. */
+  get conflict(): PgError | undefined {
+    return this.#context.aborted?.error;
   }
 
   /** The client has said that it leaves. */
@@ -306,6 +315,7 @@ export class Engine implements ConflictVictim {
       }
       yield;
     }
+    this.#authenticating = false;
     yield* beginReads(this.#context);
   }
 

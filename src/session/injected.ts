@@ -98,6 +98,11 @@ export const FAIL = 'ROLLBACK TO SAVEPOINT "refused by multimaster"';
 /** What the first column of the answer says instead of the position: multimaster.unseen_change. */
 export const LARGE_OBJECTS = 'large objects';
 export const SHARED_OBJECTS = 'shared objects';
+/** What it says where nothing was written so far, but a cursor's query may write at COMMIT. */
+export const HOLDABLE_CURSOR = 'holdable cursor';
+
+/** Savepoints end before the query of such a cursor runs, and give the transaction back the mode that it had before them. */
+const HOLDS_CURSOR = `EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time >= pg_catalog.transaction_timestamp())`;
 
 /** Behind the question for the mode that the transaction has had so far. */
 const FROM_NOW_ON_READ_ONLY = `CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NULL THEN pg_catalog.set_config('transaction_read_only', 'on', true) END`;
@@ -106,12 +111,17 @@ const FROM_NOW_ON_READ_ONLY = `CASE WHEN pg_catalog.pg_current_xact_id_if_assign
  * Asks whether the transaction wrote (facts: no transaction id means no), and if so leaves the gid in its WAL, since a prepared
  * transaction may otherwise decode to nothing. Then the commit level and the
  * isolation level. Where nothing was written nothing may be from here on: COMMIT runs the query of a cursor WITH HOLD that was not
- * fetched to its end. Built-ins only, whatever the search_path. `announced`: see Context.sharedRows. `last`: an expression for one more column.
+ * fetched to its end. Built-ins only, whatever the search_path. `announced`: see Context.sharedRows; `savepoints`: there may be some.
+ * `last`: an expression for one more column.
  */
-export function probeSql(gid: string, chain: boolean, announced: string | undefined, last?: string): string {
+export function probeSql(
+  gid: string,
+  options: { chain: boolean; announced: string | undefined; savepoints: boolean; last: string | undefined },
+): string {
+  const { chain, announced, savepoints, last } = options;
   const modes = ['transaction_read_only', 'transaction_deferrable'];
   const settings = ['synchronous_commit', 'transaction_isolation', ...(chain ? modes : [])];
-  return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN coalesce(multimaster.unseen_change(${announced ?? 'NULL'}), pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text) END, ${settings
+  return `SELECT CASE WHEN pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL THEN coalesce(multimaster.unseen_change(${announced ?? 'NULL'}), pg_catalog.pg_logical_emit_message(true, 'pgmm:gid', ${literal(gid)})::pg_catalog.text) ${savepoints ? `WHEN ${HOLDS_CURSOR} THEN ${literal(HOLDABLE_CURSOR)} ` : ''}END, ${settings
     .map((name) => `pg_catalog.current_setting('${name}')`)
     .join(', ')}, ${FROM_NOW_ON_READ_ONLY}${last === undefined ? '' : `, ${last}`}`;
 }

@@ -218,15 +218,20 @@ class ClientListener implements Listener {
     return session;
   }
 
-  /** A request that comes before its statement is ignored by the server: so again, until the statement has ended. */
+  /**
+   * A request that comes before its statement is ignored by the server: so again, until the statement has ended. One that finds the server
+   * waiting for the client to read is ignored as well: PostgreSQL lets only the end of the connection interrupt that.
+   */
   #cancelRepeatedly(
     session: Session,
     backend: { pid: number; key: Buffer } | undefined,
     needed: () => boolean,
   ): { readonly done: boolean } {
     const state = { done: backend === undefined };
+    const began = performance.now();
     const attempt = async (): Promise<void> => {
       while (backend !== undefined && needed()) {
+        if (performance.now() - began > STALLED) session.loseIfStalled();
         await cancelOnServer(this.#options.server, backend.pid, backend.key);
         if (needed()) await new Promise((resolve) => setTimeout(resolve, CANCEL_INTERVAL));
       }
@@ -252,6 +257,8 @@ class ClientListener implements Listener {
 
 /** Milliseconds between cancel requests for one statement. */
 const CANCEL_INTERVAL = 20;
+/** Milliseconds of them in vain after which a session ends whose client does not take what it is sent. */
+const STALLED = 1000;
 
 const keyOf = (pid: number, key: Buffer): string => `${pid} ${key.toString('latin1')}`;
 

@@ -57,6 +57,12 @@ export class Session {
     this.#endIfLost();
   }
 
+  /** Ends it now if its client reads nothing: its statement is in the way of another node and can't be cancelled. */
+  loseIfStalled(): void {
+    const { conflict } = this.engine;
+    if (this.#clientFull && conflict !== undefined) this.lose(conflict);
+  }
+
   /** Ends it now; a transaction that is not being prepared is rolled back by PostgreSQL. */
   destroy(): void {
     if (this.#closed) return;
@@ -163,7 +169,8 @@ export class Session {
       this.#server.destroySoon();
       this.#options.onClose();
     } else if (this.#serverGone) {
-      if (!this.engine.serverSaidGoodbye && !this.engine.terminated) this.#client.write(errorResponse(SERVER_GONE));
+      const { serverSaidGoodbye, terminated, midMessage } = this.engine;
+      if (!serverSaidGoodbye && !terminated && !midMessage) this.#client.write(errorResponse(SERVER_GONE));
       this.#closed = true;
       this.#client.destroySoon();
       this.#options.onClose();

@@ -256,6 +256,26 @@ describe('a client whose transaction is in the way of another node', () => {
     expect((await admin.query('SELECT b FROM t WHERE a = 1')).rows).toEqual([{ b: 5 }]);
   });
 
+  it('is ended when it does not read what the server sends', async () => {
+    const raw = await RawClient.connect(proxy.port);
+    raw.send(send.query('BEGIN'), send.query('UPDATE t SET b = 1 WHERE a = 1'));
+    await raw.ready(2);
+    raw.stall();
+    // Rows of a length with which PostgreSQL does not happen to find room for one at a cancel request.
+    raw.send(send.query("SELECT repeat('x', 1000000) FROM generate_series(1, 1000)"));
+    let received = 0;
+    await waitFor('a server that waits for its client, with all buffers full', async () => {
+      const before = received;
+      received = proxy.listener.traffic.fromServer;
+      const { rows } = await admin.query("SELECT FROM pg_stat_activity WHERE wait_event = 'ClientWrite'");
+      return rows.length > 0 && received === before;
+    });
+    proxy.victims.get(raw.backendPid)!.abort(LOST);
+    await admin.query("SET lock_timeout = '10s'");
+    await admin.query('UPDATE t SET b = 7 WHERE a = 1');
+    raw.destroy();
+  });
+
   it('can cancel its own statement, but not its commit', async () => {
     const raw = await RawClient.connect(proxy.port);
     const cancel = async (): Promise<void> => {

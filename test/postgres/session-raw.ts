@@ -103,6 +103,11 @@ export class RawClient {
     this.#socket.write(Buffer.concat(messages));
   }
 
+  /** Reads nothing from now on. */
+  stall(): void {
+    this.#socket.pause();
+  }
+
   /** In pieces of chosen lengths, each in a packet of its own as far as that can be arranged. */
   async sendInPieces(bytes: Buffer, pieceLength: () => number): Promise<void> {
     for (let at = 0; at < bytes.length;) {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { execFile } from 'node:child_process';
-import { connect as tcpConnect } from 'node:net';
+import { connect as tcpConnect, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { connect as tlsConnect } from 'node:tls';
 import { promisify } from 'node:util';
 import { generate } from 'selfsigned';
@@ -8,6 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type pg from 'pg';
 import { installedBin } from '../support/postgres.ts';
 import { waitFor } from '../support/wait-for.ts';
+import { FakeServer } from '../unit/session/fake-server.ts';
 import { startProxyFor, startSessionProxy } from './session-proxy.ts';
 import type { SessionProxy } from './session-proxy.ts';
 import { RawClient, describe as lines, send } from './session-raw.ts';
@@ -135,6 +137,35 @@ describe('bytes of a session', () => {
     await stopped;
     expect((await admin.query('SELECT a FROM t WHERE a = 50')).rows).toHaveLength(1);
     await other.commits.end();
+  });
+
+  it('completes no message of a server that goes away in the middle of it', async () => {
+    const head = Buffer.from('D\0\0\0\x40\0\x01\0\0\0\x36half of it', 'latin1');
+    const server = createServer((socket) => {
+      const fake = new FakeServer();
+      socket.once('data', () => {
+        socket.write(fake.greet());
+        socket.on('data', (chunk) => {
+          if (chunk.includes('in the middle')) socket.end(head);
+          else if (chunk.includes('before')) socket.end();
+          else socket.write(fake.receive(chunk));
+        });
+      });
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    const before = await startProxyFor(proxy.postgres, { server: { host: '127.0.0.1', port } });
+    for (const [when, told] of [
+      ['before', ['E FATAL 57P01 the connection to the local PostgreSQL server was lost']],
+      ['in the middle', []],
+    ] as const) {
+      const raw = await RawClient.connect(before.port);
+      raw.send(send.query(`SELECT '${when}'`));
+      await waitFor('the end of the session', () => Promise.resolve(raw.closed));
+      expect(lines(raw.take())).toEqual(told);
+    }
+    await before.stop();
+    server.close();
   });
 
   it('passes walsender connections through untouched', async () => {

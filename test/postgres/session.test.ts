@@ -330,12 +330,19 @@ describe.each(servers.filter(([name, bin]) => name === 'npm' || bin !== undefine
         await client.query('BEGIN');
         await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT hidden_write(i) FROM generate_series(1, 3) i');
         await expect(client.query(way('COMMIT'))).rejects.toMatchObject({ code: '25006' });
+        // Where it can't be told whether it would.
+        await client.query('BEGIN');
+        await client.query(way('SAVEPOINT s'));
+        await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT hidden_write(i) FROM generate_series(1, 3) i');
+        await expect(client.query(way('COMMIT'))).rejects.toMatchObject({ code: '0A000' });
         expect((await client.query('SELECT a FROM t')).rows).toEqual([]);
         await client.query('BEGIN');
         await client.query('DECLARE c CURSOR WITH HOLD FOR SELECT 1 AS a');
         await client.query(way('COMMIT AND CHAIN'));
         expect((await client.query('SHOW transaction_read_only')).rows).toEqual([{ transaction_read_only: 'off' }]);
         await client.query('COMMIT');
+        // One that is there already does not matter.
+        await client.query('BEGIN; SAVEPOINT s; COMMIT');
         expect((await client.query('FETCH ALL FROM c')).rows).toEqual([{ a: 1 }]);
         await client.query('CLOSE c');
       }

@@ -178,7 +178,7 @@ export class Batch {
         break;
       case 'savepoint':
         if (this.#block === 'implicit') return yield* this.#refuse(onlyInBlock(kind.command));
-        this.#context.advisory.rolledBackToSavepoint();
+        this.#context.savepoint();
         break;
       case 'read':
       case 'show-read-only':

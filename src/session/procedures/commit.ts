@@ -3,7 +3,7 @@ import { literal } from '../../runtime/sql-text.ts';
 import { editError, errorResponse, readSqlState } from '../../wire/backend-messages.ts';
 import { answered, refused, settled, uncancelled } from '../context.ts';
 import type { Context, Procedure } from '../context.ts';
-import { LARGE_OBJECTS, probeSql, SHARED_OBJECTS } from '../injected.ts';
+import { HOLDABLE_CURSOR, LARGE_OBJECTS, probeSql, SHARED_OBJECTS } from '../injected.ts';
 import type { Style } from '../injected.ts';
 import type { CommitOutcome } from '../ports.ts';
 import type { InjectedSegment } from '../segments.ts';
@@ -15,7 +15,8 @@ export function askWhetherWritten(context: Context, style: Style, chain = false)
   const hidden = context.classifier.hidesAdvisoryLocks
     ? `pg_catalog.concat(${literal(HELD_MARK)}, ${heldExpression()})`
     : undefined;
-  return context.inject(style, probeSql(context.transactionName(), chain, context.sharedRows, hidden));
+  const { sharedRows: announced, savepoints } = context;
+  return context.inject(style, probeSql(context.transactionName(), { chain, announced, savepoints, last: hidden }));
 }
 
 /**
@@ -39,6 +40,11 @@ export const WITH_SHARED_OBJECTS = refused(
   'Send CREATE ROLE, GRANT, ALTER DATABASE and the like as statements of their own.',
 );
 
+const WITH_HOLDABLE_CURSOR = refused(
+  'a cursor WITH HOLD is not supported in a transaction with savepoints in a coordinated database',
+  'Declare the cursor in a transaction without savepoints.',
+);
+
 /** Tells that column from the others. */
 const HELD_MARK = 'advisory locks: ';
 
@@ -51,6 +57,7 @@ const WITH_HIDDEN_LOCK = refused(
 function refusalOf(row: readonly (string | null)[]): PgError | undefined {
   if (row[0] === LARGE_OBJECTS) return WITH_LARGE_OBJECTS;
   if (row[0] === SHARED_OBJECTS) return WITH_SHARED_OBJECTS;
+  if (row[0] === HOLDABLE_CURSOR) return WITH_HOLDABLE_CURSOR;
   return row[2] === 'serializable' ? SERIALIZABLE : undefined;
 }
 

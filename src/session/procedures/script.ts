@@ -155,7 +155,7 @@ export class Script {
           this.#fail(onlyInBlock(kind.command));
           return;
         }
-        this.#context.advisory.rolledBackToSavepoint();
+        this.#context.savepoint();
         return yield* this.#plain(part);
       case 'lock':
         return yield* this.#lock(part, kind.locks);

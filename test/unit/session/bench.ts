@@ -27,6 +27,8 @@ function messages(bytes: Buffer): Received[] {
 interface BenchOptions {
   readonly cut?: (length: number) => number;
   readonly statementRetries?: number;
+  /** The server lets the client in. */
+  readonly greets?: boolean;
 }
 
 /** An engine between a client's bytes and the fake server, with every buffer cut where it is told. */
@@ -60,7 +62,7 @@ export class Bench {
   /** The session wants more of them. */
   cancels: () => boolean = () => false;
 
-  constructor({ cut = (length) => length, statementRetries = 0 }: BenchOptions = {}) {
+  constructor({ cut = (length) => length, statementRetries = 0, greets = true }: BenchOptions = {}) {
     this.#cut = cut;
     let sequence = 0;
     this.engine = new Engine({
@@ -127,7 +129,7 @@ export class Bench {
       retryBytes: 65536,
       statementRetries,
     });
-    this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
+    if (greets) this.#feed(this.server.greet(), (part) => this.engine.fromServer(part));
     this.#exchange();
     this.#client = Buffer.alloc(0);
   }

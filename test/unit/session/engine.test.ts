@@ -237,6 +237,19 @@ describe('a session, with its bytes cut at every place', () => {
     },
   );
 
+  it('keeps little of what a client sends that has not been let in', async () => {
+    const unfinished = (type: string): Buffer =>
+      Buffer.concat([Buffer.from(type), Buffer.from([0x3f, 0, 0, 0]), Buffer.alloc(200_000)]);
+    for (const type of ['p', 'Q']) {
+      const bench = new Bench({ greets: false });
+      await bench.say(unfinished(type));
+      expect(bench.engine.congested).toBe(true);
+    }
+    const bench = new Bench();
+    await bench.say(unfinished('Q'));
+    expect(bench.engine.congested).toBe(false);
+  });
+
   it('is not taken for read-only again before it is', async () => {
     const bench = new Bench();
     bench.server.held.push('SET');
