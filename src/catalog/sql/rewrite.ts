@@ -63,7 +63,9 @@ CREATE OR REPLACE FUNCTION multimaster.unpredictable_column(relation regclass, o
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $function$
   SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum,
-    LATERAL (SELECT coalesce(d.adbin, t.typdefaultbin)::text AS expression) e
+    -- What is stored for a default that the same statement took away again was a constant of the column's type.
+    LATERAL (SELECT concat(coalesce(d.adbin, t.typdefaultbin)::text,
+      CASE WHEN a.atthasmissing AND d.adbin IS NULL THEN format(' :consttype %s', a.atttypid) END) AS expression) e
   WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
     AND age(a.xmin) <= age(pg_current_xact_id()::xid)
     AND (a.atthasmissing OR NOT only_stored)
