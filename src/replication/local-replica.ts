@@ -75,6 +75,8 @@ const SWEEP_INTERVAL = 5000;
 const HISTORY_INTERVAL = 5000;
 const GUARD_INTERVAL = 5000;
 const NOTE_INTERVAL = 5000;
+/** Milliseconds that commits under way have when this ends: a server that hangs may never answer. */
+const STOP_LIMIT = 5000;
 
 /**
  * The local PostgreSQL as the cluster node sees it: all coordinated databases together, up or down as a whole. A lost
@@ -598,7 +600,15 @@ export class LocalReplica {
     for (const timer of this.#timers) clearInterval(timer);
     this.#watch.stop();
     this.#history.stop();
-    await this.#committer.stop();
+    const late = deadline(STOP_LIMIT, 'PostgreSQL does not answer');
+    try {
+      await Promise.race([this.#committer.stop(), late.passed]);
+    } catch (error) {
+      // What it was told to commit is looked up at the next start.
+      this.#options.log.warn(`stopping while commits are under way: ${(error as Error).message}`);
+    } finally {
+      late.clear();
+    }
     for (const database of this.#databases.values()) database.close();
   }
 }

@@ -1,10 +1,12 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import { formatGid } from '../../src/commit/gid.ts';
 import { LocalReplica, type ReplicaEvents } from '../../src/replication/local-replica.ts';
 import { TransactionSpool } from '../../src/replication/spool.ts';
-import { logIndex, nodeId } from '../../src/runtime/ids.ts';
+import { epoch, logIndex, nodeId } from '../../src/runtime/ids.ts';
 import { createLogger } from '../../src/runtime/log.ts';
 import { startPostgres, type TestPostgres } from '../support/postgres.ts';
 import { makeTempDir, removeTempDir } from '../support/temp-dir.ts';
+import { waitFor } from '../support/wait-for.ts';
 
 const NODE = nodeId(1);
 
@@ -83,5 +85,28 @@ describe('the local PostgreSQL', () => {
     expect(await rejected).toBe(broken);
     expect(downs).toBe(0);
     await replica.stop();
+  });
+
+  it('is left while it does not answer a commit', async () => {
+    let up = false;
+    const replica = await open({ up: () => (up = true) });
+    replica.start();
+    await waitFor('it is up', () => up);
+    const client = await postgres.connect();
+    const gid = formatGid({ cluster: 'test', node: NODE, epoch: epoch(1), sequence: 1, clock: 1 });
+    await client.query('BEGIN');
+    await client.query(`SELECT pg_logical_emit_message(true, 'pgmm:gid', '${gid}')`);
+    await client.query(`PREPARE TRANSACTION '${gid}'`);
+    const { rows } = await client.query<{ pid: number }>(
+      "SELECT pid FROM pg_stat_activity WHERE application_name LIKE '% committer'",
+    );
+    const [{ pid }] = rows;
+    process.kill(pid, 'SIGSTOP');
+    onTestFinished(() => void process.kill(pid, 'SIGCONT'));
+    replica.commit({ index: logIndex(1), gid, database: 'postgres', time: 1, dependsOn: logIndex(0), notify: false });
+    // By then it is sent.
+    await new Promise(setImmediate);
+    await replica.stop();
+    await client.end();
   });
 });
