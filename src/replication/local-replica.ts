@@ -59,6 +59,13 @@ export interface LocalReplicaOptions {
   readonly victim: (pid: number) => ConflictVictim | undefined;
 }
 
+/** What PostgreSQL has: everything up to `committed` and what `progress` says, and prepared transactions with their databases. */
+interface Look {
+  readonly committed: LogIndex;
+  readonly progress: CommitProgress;
+  readonly prepared: ReadonlyMap<Gid, string>;
+}
+
 /** What was seen while nothing was committed, and the index up to which everything was. */
 export interface HeldLook<T> {
   readonly index: LogIndex;
@@ -70,6 +77,8 @@ const SWEEP_INTERVAL = 5000;
 const HISTORY_INTERVAL = 5000;
 const GUARD_INTERVAL = 5000;
 const NOTE_INTERVAL = 5000;
+/** Milliseconds that commits under way have when this ends: a server that hangs may never answer. */
+const STOP_LIMIT = 5000;
 
 /**
  * The local PostgreSQL as the cluster node sees it: all coordinated databases together, up or down as a whole. A lost
@@ -413,29 +422,37 @@ export class LocalReplica {
   }
 
   async #recover(generation: number): Promise<void> {
+    let found: Look;
     try {
-      await this.#committer.stop();
-      this.#committing.clear();
-      await Promise.all([...this.#databases.values()].map(({ pool }) => pool.quiesce()));
-      while (this.#rollbacks.size > 0) await Promise.all(this.#rollbacks);
-      const positions: ReadonlyMap<number, LanePositions>[] = [];
-      const prepared = new Map<Gid, string>();
-      for (const [name, database] of this.#databases) {
-        positions.push(await database.commitPositions());
-        for (const gid of await database.preparedGids()) {
-          if (parseGid(gid)?.cluster === this.#options.cluster) prepared.set(gid as Gid, name);
-        }
-      }
-      const progress = new CommitProgress(furthest(positions));
-      const committed = await this.#provenCommitted(progress);
-      if (generation !== this.#generation) return;
-      this.#found = progress;
-      this.#committer.reset(this.#lanes);
-      this.#options.log.info({ committed, prepared: prepared.size }, 'PostgreSQL looked at');
-      this.#options.events.up(committed, progress, prepared);
+      found = await this.#look();
     } catch (error) {
       this.#onClosed(error as Error, generation);
+      return;
     }
+    if (generation !== this.#generation) return;
+    const { committed, progress, prepared } = found;
+    this.#found = progress;
+    this.#committer.reset(this.#lanes);
+    this.#options.log.info({ committed, prepared: prepared.size }, 'PostgreSQL looked at');
+    // What the core throws is no trouble with PostgreSQL, and must stop the process.
+    this.#options.events.up(committed, progress, prepared);
+  }
+
+  async #look(): Promise<Look> {
+    await this.#committer.stop();
+    this.#committing.clear();
+    await Promise.all([...this.#databases.values()].map(({ pool }) => pool.quiesce()));
+    while (this.#rollbacks.size > 0) await Promise.all(this.#rollbacks);
+    const positions: ReadonlyMap<number, LanePositions>[] = [];
+    const prepared = new Map<Gid, string>();
+    for (const [name, database] of this.#databases) {
+      positions.push(await database.commitPositions());
+      for (const gid of await database.preparedGids()) {
+        if (parseGid(gid)?.cluster === this.#options.cluster) prepared.set(gid as Gid, name);
+      }
+    }
+    const progress = new CommitProgress(furthest(positions));
+    return { committed: await this.#provenCommitted(progress), progress, prepared };
   }
 
   /**
@@ -590,7 +607,15 @@ export class LocalReplica {
     for (const timer of this.#timers) clearInterval(timer);
     this.#watch.stop();
     this.#history.stop();
-    await this.#committer.stop();
+    const late = deadline(STOP_LIMIT, 'PostgreSQL does not answer');
+    try {
+      await Promise.race([this.#committer.stop(), late.passed]);
+    } catch (error) {
+      // What it was told to commit is looked up at the next start.
+      this.#options.log.warn(`stopping while commits are under way: ${(error as Error).message}`);
+    } finally {
+      late.clear();
+    }
     for (const database of this.#databases.values()) database.close();
   }
 }
