@@ -132,6 +132,20 @@ describe.each(servers)('the catalog on $name', ({ bin }) => {
       await announced('CREATE TABLE v (x int NOT NULL UNIQUE, y int GENERATED ALWAYS AS (x + 1) VIRTUAL)');
       await client.query('INSERT INTO v VALUES (1); UPDATE v SET x = 2; DELETE FROM v');
     });
+
+    it('is FULL where PostgreSQL does not send all of a key', async () => {
+      const full = server.major < 18;
+      const slug = 'tenant int NOT NULL, name text, slug text GENERATED ALWAYS AS (lower(name)) STORED NOT NULL';
+      await announced(`CREATE TABLE p (${slug}, PRIMARY KEY (tenant, slug))`);
+      await announced(`CREATE TABLE i (${slug}, UNIQUE (slug, tenant))`);
+      await announced('ALTER TABLE i REPLICA IDENTITY USING INDEX i_slug_tenant_key');
+      await announced(`CREATE TABLE beside (${slug}, PRIMARY KEY (tenant) INCLUDE (slug))`);
+      expect([await identity('p'), await identity('i'), await identity('beside')]).toEqual(
+        full ? ['f', 'f', 'd'] : ['d', 'i', 'd'],
+      );
+      await announced('ALTER TABLE p DROP CONSTRAINT p_pkey, ADD PRIMARY KEY (tenant)');
+      expect(await identity('p')).toBe('d');
+    });
   });
 
   describe('sequences', () => {

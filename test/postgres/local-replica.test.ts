@@ -53,6 +53,7 @@ describe('the local PostgreSQL', () => {
         ...{
           decoded: nothing,
           progress: nothing,
+          decoding: nothing,
           bypass: nothing,
           unseen: nothing,
           readiness: nothing,
