@@ -401,8 +401,8 @@ export class SimNode implements Endpoint {
       this.world.count('never decoded');
       return;
     }
-    // A large one comes in pieces, and takes longer than any vote may.
-    const pieces = rng.chance(0.02) ? 2 + rng.below(6) : 0;
+    // A large one comes in pieces, and takes longer than any vote may. Later who waits behind it would not be told from who starves.
+    const pieces = this.world.hasFaults && rng.chance(0.02) ? 2 + rng.below(6) : 0;
     if (pieces > 0) this.world.count('decoded in pieces');
     const next = (left: number): void => {
       const latency = pieces === 0 ? rng.wait(settings.decodeLatency) : settings.voteTimeout * rng.between(0.2, 0.8);

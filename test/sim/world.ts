@@ -220,6 +220,11 @@ export class World {
     if (number === this.#partition) this.network.heal();
   }
 
+  /** Afterwards everything has to come right. */
+  get hasFaults(): boolean {
+    return this.#hasFaults;
+  }
+
   /** Some server's WAL takes that long to tell a large transaction, or a part of it. */
   decodingMuch(milliseconds: number): void {
     this.#decodingUntil = Math.max(this.#decodingUntil, this.loop.now + milliseconds);
