@@ -55,3 +55,43 @@ export function tuneSocket(socket: Socket, settings: KeepaliveSettings): void {
   if (settings.count > 0) options.setKeepAliveProbes(socket, settings.count);
   if (settings.userTimeout > 0) options.setUserTimeout(socket, settings.userTimeout);
 }
+
+/** Milliseconds between two looks at what waits to be taken: at the second one in a row the reader counts as slow. */
+const LOOK_INTERVAL = 250;
+
+interface Watched {
+  readonly userTimeout: number;
+  waited: boolean;
+  isPatient: boolean;
+}
+
+const watched = new Map<Socket, Watched>();
+let looking: NodeJS.Timeout | undefined;
+
+/**
+ * For a socket that was tuned, or TLS on it, whose reader may take its time: a client that fetches a large result piece by piece, a server that waits for a lock in the middle of a
+ * COPY. Such a reader acknowledges everything and has a window of zero, which TCP_USER_TIMEOUT takes for silence all the same (tcp_probe_timer in
+ * Linux' tcp_timer.c). So it is off for as long as something waits here that the reader does not take; a machine that vanishes just then is noticed by
+ * TCP's own limit (tcp_retries2: a quarter of an hour).
+ */
+export function waitForSlowReader(socket: Socket, { userTimeout }: KeepaliveSettings): void {
+  if (socket.remoteFamily === undefined || userTimeout === 0 || load() === undefined) return;
+  watched.set(socket, { userTimeout, waited: false, isPatient: false });
+  socket.once('close', () => watched.delete(socket));
+  looking ??= setInterval(look, LOOK_INTERVAL).unref();
+}
+
+function look(): void {
+  for (const [socket, one] of watched) {
+    const waits = socket.writableLength > 0;
+    const isSlow = waits && one.waited;
+    one.waited = waits;
+    if (isSlow === one.isPatient || socket.destroyed) continue;
+    one.isPatient = isSlow;
+    try {
+      load()?.setUserTimeout(socket, isSlow ? 0 : one.userTimeout);
+    } catch {
+      watched.delete(socket); // it has no descriptor any more: it is being closed
+    }
+  }
+}

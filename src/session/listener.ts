@@ -3,7 +3,7 @@ import type { ListenOptions, Server, Socket } from 'node:net';
 import { createSecureContext } from 'node:tls';
 import type { SecureContext } from 'node:tls';
 import type { Logger } from '../runtime/log.ts';
-import { tuneSocket } from '../runtime/sockets.ts';
+import { tuneSocket, waitForSlowReader } from '../runtime/sockets.ts';
 import type { KeepaliveSettings } from '../runtime/sockets.ts';
 import { Classifier } from '../sql/classifier.ts';
 import type { SafetyNames } from '../sql/names.ts';
@@ -174,7 +174,11 @@ class ClientListener implements Listener {
     try {
       const connection = await open();
       const { keepalive } = this.#options;
-      if (keepalive !== undefined) tuneSocket(socketOf(connection), keepalive);
+      if (keepalive !== undefined) {
+        tuneSocket(socketOf(connection), keepalive);
+        // Each may keep the other waiting.
+        for (const one of [socket, socketOf(connection)]) waitForSlowReader(one, keepalive);
+      }
       if (!socket.destroyed) return connection;
       connection.destroy();
     } catch (error) {

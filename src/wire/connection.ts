@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import pg from 'pg';
 import { PgError } from '../runtime/errors.ts';
-import { drained, tuneSocket, type KeepaliveSettings } from '../runtime/sockets.ts';
+import { drained, tuneSocket, waitForSlowReader, type KeepaliveSettings } from '../runtime/sockets.ts';
 import { Backend, lengthAt } from './codes.ts';
 import { readDataRow, readError } from './backend-messages.ts';
 import { FrontendWriter } from './frontend.ts';
@@ -95,7 +95,10 @@ export class ServerConnection {
       throw asPgError(error);
     }
     const { stream } = internals.connection;
-    if (options.keepalive !== undefined) tuneSocket(stream, options.keepalive);
+    if (options.keepalive !== undefined) {
+      tuneSocket(stream, options.keepalive);
+      waitForSlowReader(stream, options.keepalive);
+    }
     for (const event of ['data', 'end', 'close', 'error', 'drain'] as const) stream.removeAllListeners(event);
     internals.connection.removeAllListeners();
     return new ServerConnection(stream, internals.processID, versionNumber(version));
